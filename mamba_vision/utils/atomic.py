@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all: written under a temporary name beside the target, synced, then renamed."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, which replaces `path` when the block ends without an error.
+
+    The temporary name begins with a dot and keeps the suffixes, because libraries choose the format by them. Missing
+    parent folders are made. An error (or an interrupt) inside the block removes the temporary file and leaves what
+    was at `path` before.
+
+    Raises:
+        FileNotFoundError: the block wrote no file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` (UTF-8) to `path` atomically and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON to `path` atomically and return the path."""
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

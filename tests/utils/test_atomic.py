@@ -1,0 +1,35 @@
+"""Files appear whole or not at all."""
+
+import json
+
+import pytest
+
+from mamba_vision.utils.atomic import atomic_path, write_json, write_text
+
+
+def test_replaces_only_at_the_end_and_keeps_the_suffixes(tmp_path):
+    target = tmp_path / "new" / "mask.nii.gz"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.name.endswith(".nii.gz")
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_file_and_no_remains(tmp_path):
+    target = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_writing_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+
+
+def test_json(tmp_path):
+    value = {"spacing": [1.5, 2.0], "name": "Leber – µ"}
+    assert json.loads(write_json(tmp_path / "a.json", value).read_text(encoding="utf-8")) == value
