@@ -1,4 +1,7 @@
-"""Build step that setup.cfg can't express: configs/ and tools/ go into the wheel as mamba_vision/.mim, as in OpenMMLab's projects."""
+"""Build steps that setup.cfg can't express.
+
+configs/ and tools/ go into the wheel as mamba_vision/.mim, as in OpenMMLab's projects.
+"""
 
 import shutil
 from pathlib import Path
@@ -29,7 +32,9 @@ class SdistWithMim(sdist):
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
         for folder in MIM_FOLDERS:
-            shutil.copytree(folder, Path(base_dir) / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                folder, Path(base_dir) / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
 
 
 setup(
