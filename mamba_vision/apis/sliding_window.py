@@ -1,0 +1,227 @@
+"""Logits of a whole volume by overlapping windows, in bounded memory however large the volume is.
+
+MONAI's SlidingWindowInferer predicts one tile at a time (a slab of the volume, one window thick); the tiles are added
+up here, in memory or in a file. Window weights are a product of one weight per axis, so the weighted mean over windows
+can be taken axis by axis, and the result is the same however the volume is cut into tiles.
+
+Layouts: image (C, S0, S1, S2), logits (K, S0, S1, S2), in the network's axes.
+"""
+
+import contextlib
+import itertools
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor
+
+from mamba_vision.utils.memory import available_memory, format_size
+
+Predictor = Callable[[Tensor], Tensor]
+_SIGMA = 0.125  # of the Gaussian, in window sides
+_COPIES = 3  # a tile is held by MONAI as sum and as count, and once more while it is added
+
+
+class LogitsStore:
+    """Room for (K, S0, S1, S2) float32 sums: zeros in memory, or in a nameless file that goes when it is closed.
+
+    Attributes:
+        array: the sums, writable.
+        where: what was chosen, in words.
+    """
+
+    def __init__(self, shape: Sequence[int], scratch: str | Path | None) -> None:
+        """`scratch`: folder of the file; None keeps the sums in memory.
+
+        Raises:
+            OSError: the folder has not enough room.
+        """
+        self._map = self._file = None
+        size = math.prod(shape) * 4
+        if scratch is None:
+            self.array = np.zeros(shape, np.float32)
+            self.where = f"{format_size(size)} of logits in memory"
+            return
+        free = shutil.disk_usage(scratch).free
+        if free < size:
+            raise OSError(f"{scratch}: {format_size(size)} are needed for the logits, {format_size(free)} are free")
+        self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (closed by close)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash while writing
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        else:
+            self._file.truncate(size)
+        self._map = mmap.mmap(self._file.fileno(), size)
+        classes, rows, *plane = shape
+        # Rows come first in the file: what is finished is then one stretch, which `release` can give back.
+        self._row_size = size // rows
+        self.array = np.moveaxis(np.frombuffer(self._map, np.float32).reshape(rows, classes, *plane), 1, 0)
+        self.where = f"{format_size(size)} of logits in a temporary file in {scratch}"
+
+    def release(self, rows: int) -> None:
+        """The first `rows` rows of axis S0 will not be written again: let the system take their memory."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            length = rows * self._row_size // mmap.PAGESIZE * mmap.PAGESIZE
+            if length:
+                self._map.madvise(mmap.MADV_DONTNEED, 0, length)
+
+    def close(self) -> None:
+        """Give memory and file back; `array` must not be used any more."""
+        self.array = None
+        if self._map is not None:
+            with contextlib.suppress(BufferError):  # somebody still holds a view: it goes with that
+                self._map.close()
+            self._file.close()
+
+    def __enter__(self) -> "LogitsStore":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def sliding_window_logits(
+    image_CS: np.ndarray,
+    predictor: Predictor,
+    window: Sequence[int],
+    classes: int,
+    *,
+    overlap: float = 0.5,
+    device: torch.device | str = "cpu",
+    batch_size: int = 1,
+    max_memory: int | None = None,
+    scratch: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LogitsStore:
+    """Mean of the predictions of all windows, Gaussian weights (sigma 1/8 of the window), as MONAI and nnU-Net do it.
+
+    Args:
+        image_CS: (C, S0, S1, S2) float32; a side smaller than the window is padded with zeros.
+        predictor: (B, C, *window) on `device` to logits (B, classes, *window).
+        window: three sides in voxels.
+        overlap: of neighbouring windows, as a fraction of the window, in [0, 1).
+        device: where windows are predicted.
+        batch_size: windows predicted together.
+        max_memory: bytes of main memory for the logits; None takes half of what is free. Above it the logits go to a
+            temporary file, and the tiles get smaller.
+        scratch: folder of that file; None is the system's.
+        progress: called with the number of windows done and of all.
+
+    Raises:
+        ValueError: an image that is not (C, S0, S1, S2), or an overlap outside [0, 1).
+        OSError: no room for the temporary file.
+    """
+    if image_CS.ndim != 4 or len(window) != 3:
+        raise ValueError(f"image_CS and window: expected 4 and 3 axes, found {image_CS.shape} and {tuple(window)}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap: expected a number in [0, 1), found {overlap}")
+    device = torch.device(device)
+    size = image_CS.shape[1:]
+    window = tuple(int(side) for side in window)
+    starts = [_starts(length, side, overlap) for length, side in zip(size, window)]
+    shares = [_shares(length, side, places) for length, side, places in zip(size, window, starts)]
+    limit = max_memory or available_memory() // 2
+    tiled, in_file = _choose(size, window, classes, limit)
+    store = LogitsStore((classes, *size), (scratch or tempfile.gettempdir()) if in_file else None)
+    store.where += f" (at most {format_size(limit)} of memory)"
+
+    total, done = math.prod(len(places) for places in starts), 0
+
+    def predict(windows: Tensor) -> Tensor:
+        nonlocal done
+        logits = predictor(windows)
+        done += len(windows)
+        if progress is not None:
+            progress(done, total)
+        return logits.float()
+
+    tile_size = [min(side, length) for side, length in zip(window[:tiled], size)] + list(size[tiled:])
+    inferer = SlidingWindowInferer(
+        window, sw_batch_size=batch_size, overlap=overlap, mode="gaussian", sigma_scale=_SIGMA, sw_device=device,
+        device=_stitching_device(device, 4 * classes * math.prod(tile_size)),
+    )  # fmt: skip
+    inferer.roi_weight_map = _weights(window)
+    try:
+        for corner in itertools.product(*starts[:tiled]):
+            tile = tuple(slice(start, start + side) for start, side in zip(corner, tile_size))
+            pixels = torch.from_numpy(np.ascontiguousarray(image_CS[(slice(None), *tile)], dtype=np.float32))[None]
+            logits = inferer(pixels, predict)[0].cpu()
+            for axis, (start, side) in enumerate(zip(corner, tile_size)):
+                share = shares[axis][start][:side]
+                logits *= share.reshape(-1, *[1] * (2 - axis))
+            torch.from_numpy(store.array[(slice(None), *tile)]).add_(logits)
+            store.release(corner[0])
+        store.release(size[0])
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def mirrored(predictor: Predictor, axes: Sequence[int]) -> Predictor:
+    """The predictor's mean over all mirrored copies along `axes` (0, 1, 2 of a window): 2 ** len(axes) predictions."""
+    subsets = itertools.chain.from_iterable(itertools.combinations(axes, count) for count in range(len(axes) + 1))
+    flips = [[axis + 2 for axis in subset] for subset in subsets]
+
+    def predict(windows: Tensor) -> Tensor:
+        total = predictor(windows).float()
+        for dims in flips[1:]:
+            total = total + predictor(windows.flip(dims)).float().flip(dims)
+        return total / len(flips)
+
+    return predict
+
+
+def _starts(length: int, side: int, overlap: float) -> list[int]:
+    """Where MONAI puts windows along an axis: evenly, the last one moved back to end with the volume."""
+    interval = max(1, int(side * (1 - overlap)))
+    return [int(one.start) for (one,) in dense_patch_slices((max(length, side),), (side,), (interval,))]
+
+
+def _profile(side: int) -> Tensor:
+    return compute_importance_map((side,), mode="gaussian", sigma_scale=_SIGMA, dtype=torch.float32)
+
+
+def _weights(window: Sequence[int]) -> Tensor:
+    """Product of the axes' Gaussians; MONAI's own map has a floor, and is then no product."""
+    one, two, three = (_profile(side) for side in window)
+    return one[:, None, None] * two[:, None] * three
+
+
+def _shares(length: int, side: int, starts: list[int]) -> dict[int, Tensor]:
+    """For each window along one axis the part that it has in the weighted mean at its voxels; they add up to 1."""
+    if length <= side:
+        return {0: torch.ones(length)}
+    profile, total = _profile(side), torch.zeros(length)
+    for start in starts:
+        total[start : start + side] += profile
+    return {start: profile / total[start : start + side] for start in starts}
+
+
+def _choose(size: Sequence[int], window: Sequence[int], classes: int, limit: int) -> tuple[int, bool]:
+    """How many axes are cut to one window's side, and whether the logits go to a file, to stay within `limit` bytes.
+
+    The fewer the cuts the larger the batches that MONAI can make, so they come only as memory asks for them.
+    """
+    whole = 4 * classes * math.prod(size)
+    padded = [max(pair) for pair in zip(size, window)]
+    tiles = [4 * _COPIES * classes * math.prod((*window[:cut], *padded[cut:])) for cut in (1, 2, 3)]
+    for in_file, left in ((False, limit - whole), (True, limit)):
+        for cut, tile in enumerate(tiles, 1):
+            if tile <= left:
+                return cut, in_file
+    return 3, True
+
+
+def _stitching_device(device: torch.device, tile: int) -> torch.device:
+    """A tile is put together on the GPU if it takes little of what is free there: one copy instead of one a window."""
+    if device.type == "cuda" and 2 * tile < torch.cuda.mem_get_info(device)[0] // 4:
+        return device
+    return torch.device("cpu")
