@@ -1,0 +1,15 @@
+"""The recurrences of the toolkit: selective scan, causal convolution, scan along an order, Mamba-2. See README.md."""
+
+from mamba_vision.kernels.backends import BackendError, backend_for, use_backend
+from mamba_vision.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
+from mamba_vision.kernels.selective_scan import selective_scan, selective_state_update
+
+__all__ = [
+    "BackendError",
+    "backend_for",
+    "causal_conv1d",
+    "causal_conv1d_update",
+    "selective_scan",
+    "selective_state_update",
+    "use_backend",
+]

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ import torch
 
 BACKENDS = ("triton", "portable", "reference")
 _FILES = {"triton": "triton_impl", "portable": "portable", "reference": "reference"}
+
+# Facts of the installation, as plain globals: torch.compile can read these, but not look for files.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_TRITON_OPS = tuple(path.parent.name for path in Path(__file__).parent.glob(f"*/{_FILES['triton']}.py"))
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # Triton too reads it at import
 
 # A plain global, not a context variable: torch.compile guards on it, so a compiled graph follows `use_backend`.
 _requested: str | None = os.environ.get("MAMBA_VISION_BACKEND") or None
@@ -78,7 +84,7 @@ def choose(op: str, tensor: torch.Tensor, only_portable: str | None = None) -> s
     Args:
         op: the op's folder.
         tensor: any input.
-        only_portable: a reason why Triton's kernels cannot take this call (for example, complex numbers), if there is one.
+        only_portable: why Triton's kernels cannot take this call (for example, complex numbers), if so.
     """
     device = tensor.device.type
     if _requested is None:
@@ -97,11 +103,11 @@ def triton_obstacle(op: str, device: str, asked: bool = False) -> str | None:
     """
     if device not in ("cuda", "cpu"):
         return f"its kernels run on CUDA and ROCm devices, not on '{device}'"
-    if not _has_kernels(op):
+    if op not in _TRITON_OPS:
         return f"{op} has no Triton kernels"
-    if not _has_triton():
+    if not _HAS_TRITON:
         return "the package triton is not installed"
-    if device == "cpu" and not (asked and _interpreted()):
+    if device == "cpu" and not (asked and _INTERPRETED):
         return "the tensors are on the CPU" + (" and TRITON_INTERPRET=1 is not set" if asked else "")
     return None
 
@@ -110,22 +116,6 @@ def triton_obstacle(op: str, device: str, asked: bool = False) -> str | None:
 def load(op: str, backend: str) -> ModuleType:
     """The module `mamba_vision.kernels.<op>.<backend's file>`."""
     return importlib.import_module(f"{__package__}.{op}.{_FILES[backend]}")
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-@cache
-def _has_kernels(op: str) -> bool:
-    return importlib.util.find_spec(f"{__package__}.{op}.{_FILES['triton']}") is not None
-
-
-@cache
-def _interpreted() -> bool:
-    # Triton reads the variable when a kernel is decorated, that is at import: so may we.
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
 def _check_name(name: str, source: str) -> None:
