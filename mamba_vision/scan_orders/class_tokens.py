@@ -1,0 +1,34 @@
+"""Orders over a grid, read by a sequence that holds class tokens besides the grid's."""
+
+import torch
+from torch import Tensor
+
+from mamba_vision.scan_orders.base import Orders
+
+
+def around_class_tokens(orders: Orders, places: tuple[int, ...]) -> Tensor:
+    """Indices of the same orders in a sequence with class tokens, each read at the step that is its place.
+
+    LocalVim's rule (arXiv 2403.09338): patches are reordered among themselves, and the class token stays where it is in
+    every direction, backward ones included.
+
+    Args:
+        orders: over the patches.
+        places: the class tokens' places in the sequence, rising.
+
+    Returns:
+        (K, L + number of places) int64.
+    """
+    return make_room(orders.indices, places)
+
+
+def make_room(numbers: Tensor, places: tuple[int, ...]) -> Tensor:
+    """Numbers of patches (..., L) as numbers in a sequence with class tokens, (..., L + number of places).
+
+    Each class token's number is its place, and it stands there; the zero token stays what it is.
+    """
+    for place in places:
+        numbers = torch.where(numbers >= place, numbers + 1, numbers)
+        token = torch.ones_like(numbers[..., :1]) * place
+        numbers = torch.cat([numbers[..., :place], token, numbers[..., place:]], -1)
+    return numbers
