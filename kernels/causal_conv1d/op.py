@@ -64,7 +64,8 @@ def _check(x, weight, bias, activation, initial_states, return_final_states, seq
         )
     if weight.dim() != 2 or weight.shape[0] != x.shape[1] or weight.shape[1] < 1:
         raise ValueError(
-            f"weight has shape {tuple(weight.shape)}, expected (channels, width) = ({x.shape[1]}, width) for x {tuple(x.shape)}"
+            f"weight has shape {tuple(weight.shape)}, expected (channels, width) with the {x.shape[1]} channels of x "
+            f"{tuple(x.shape)}"
         )
     check_float(x=x, weight=weight, bias=bias, initial_states=initial_states)
     if bias is not None:

@@ -87,7 +87,7 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, out_dtype) -> tup
         raise ValueError(f"u has shape {tuple(u.shape)}: the length must be at least 1")
     if A.dim() != 2 or A.shape[0] != channels or A.shape[1] < 1:
         raise ValueError(
-            f"A has shape {tuple(A.shape)}, expected (channels, state) = ({channels}, state) as u has {channels} channels"
+            f"A has shape {tuple(A.shape)}, expected (channels, state) with {channels} channels as in u {tuple(u.shape)}"
         )
     if not (A.is_floating_point() or A.is_complex()):
         raise ValueError(f"A has dtype {A.dtype}, expected a floating-point or complex dtype")
@@ -136,7 +136,8 @@ def _canonical(name: str, M: torch.Tensor, u: torch.Tensor, A: torch.Tensor) -> 
     check_shape(name, M, (batch, M.shape[1], state, length), "(batch, groups, state, length) of u and A")
     if M.shape[1] < 1 or channels % M.shape[1]:
         raise ValueError(
-            f"{name} has shape {tuple(M.shape)}: its {M.shape[1]} groups do not divide the {channels} channels of u {tuple(u.shape)}"
+            f"{name} has shape {tuple(M.shape)}: its {M.shape[1]} groups do not divide the {channels} channels "
+            f"of u {tuple(u.shape)}"
         )
     return M
 
@@ -144,7 +145,8 @@ def _canonical(name: str, M: torch.Tensor, u: torch.Tensor, A: torch.Tensor) -> 
 @torch.library.custom_op(
     "mamba_vision::selective_scan",
     mutates_args=(),
-    schema=f"({_TENSORS}, bool delta_softplus, ScalarType out_dtype, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
+    schema=f"({_TENSORS}, bool delta_softplus, ScalarType out_dtype, bool keep, str backend) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 def _forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dtype, keep, backend):
     with without_autocast(u):

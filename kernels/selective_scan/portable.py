@@ -29,37 +29,46 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
     for index in range(layout.cut.groups):
         group = Group(layout, index, u, delta, A, B, C, delta_bias, delta_softplus)
-        h = _states_before(group, state)
+        a = group.decays()
+        before = _states_before(group, a, state)
         if keep:
-            saved[index].copy_(h.flatten(2))
-        y = torch.empty_like(group.s)
-        a = torch.empty_like(h)
-        for t in range(layout.cut.steps):
-            h.mul_(group.decay(t, a)).addcmul_(group.x[t].unsqueeze(-2), group.B[t])
-            contract(group.C[t], h, y[t])
-        state = h[-1]
-        if D is not None:
-            y.addcmul_(group.u, layout.rows(D))
+            saved[index].copy_(before.flatten(2))
+        h = _states(group, a, before, out=a)
+        y = _outputs(group, h, D, layout)
         if z is not None:
             y.mul_(F.silu(layout.chunked(z, index)))
         layout.write(y, out, index)
+        state = h[-1, -1].clone()
     return out, layout.state_back(state), saved
 
 
-def _states_before(group: Group, state: torch.Tensor) -> torch.Tensor:
+def _states_before(group: Group, a: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
     """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R)."""
-    T, K = group.s.shape[:2]
+    T, K = a.shape[:2]
     before = state.new_empty(K, *state.shape)
     before[0] = state
     if K > 1:
         h = torch.zeros_like(before)
-        a = torch.empty_like(h)
         for t in range(T):
-            h.mul_(group.decay(t, a)).addcmul_(group.x[t].unsqueeze(-2), group.B[t])
-        P = group.chunk_decay()
+            h.mul_(a[t]).addcmul_(group.x[t].unsqueeze(-2), group.B_at(t))
+        P = group.chunk_decays()
         for k in range(K - 1):
             torch.addcmul(h[k], P[k], before[k], out=before[k + 1])
     return before
+
+
+def _states(group: Group, a: torch.Tensor, before: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The states after each step (T, K, b, G, N, R); `out` may be a."""
+    h = before
+    for t in range(len(a)):
+        h = torch.mul(h, a[t], out=out[t]).addcmul_(group.x[t].unsqueeze(-2), group.B_at(t))
+    return out
+
+
+def _outputs(group: Group, h: torch.Tensor, D: torch.Tensor | None, layout: Layout) -> torch.Tensor:
+    """C h + D u, (T, K, b, G, R)."""
+    y = contract(group.C, h)
+    return y if D is None else y.addcmul_(group.u, layout.rows(D))
 
 
 def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus):
@@ -69,30 +78,38 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     layout = Layout(u, A, B, C)
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
     dz = None if z is None else torch.empty_like(z)
-    dA = A.new_zeros(layout.state_shape[1:])
-    dB, dC = _MatrixGradient(B, layout), _MatrixGradient(C, layout)
+    matrix = layout.matrix(A)
+    dA = torch.zeros_like(matrix)
+    dB, dC = (torch.zeros_like(matrix) if M.dim() == 2 else torch.empty_like(M) for M in (B, C))
     dD, dbias = (None if p is None else A.new_zeros(layout.G, layout.R) for p in (D, delta_bias))
-    # what reaches the state behind the group from later steps
+    # the gradient that reaches the state behind the group from later steps
     later = A.new_zeros(layout.state_shape) if grad_last_state is None else layout.state(grad_last_state)
 
     for index in reversed(range(layout.cut.groups)):
         group = Group(layout, index, u, delta, A, B, C, delta_bias, delta_softplus)
-        a, h = _rebuild(group, saved[index].view(-1, *layout.state_shape))
+        a, before = group.decays(), saved[index].view(-1, *layout.state_shape)
+        h = _states(group, a, before, out=torch.empty_like(a))
         dy = layout.chunked(grad_out, index)
         if z is not None:
             gate = layout.chunked(z, index)
             sigma = torch.sigmoid(gate)
-            y = _outputs(group, h)
-            if D is not None:
-                y.addcmul_(group.u, layout.rows(D))
-            layout.write(y.mul_(dy).mul_(sigma * (1 + gate * (1 - sigma))), dz, index)
+            slope = torch.addcmul(sigma, gate * sigma, 1 - sigma)
+            layout.write(_outputs(group, h, D, layout).mul_(dy).mul_(slope), dz, index)
             dy.mul_(gate).mul_(sigma)
-        dx, ds, later = _adjoint(group, a, h, dy, later, dA, dB, dC)
-        dB.close(index)
-        dC.close(index)
-        ds.addcmul_(dx, group.u)
+        g, e = _adjoint(group, a, dy, later)
+        later = e[0, 0].clone()
+        dx = contract(group.B, g)
+        _add_matrix_gradient(dB, g.mul_(group.x.unsqueeze(-2)), layout, index)
+
+        # e is a g; with the state before the step it makes the gradient of s A, of which q is the name
+        q = e
+        q[0].mul_(before)
+        q[1:].mul_(h[:-1])
+        _add_matrix_gradient(dC, h.mul_(dy.unsqueeze(-2)), layout, index)
+        dA += torch.mul(q, group.s.unsqueeze(-2), out=h).sum((0, 1, 2))
+        ds = q.mul_(matrix).sum(-2).addcmul_(dx, group.u)
         if delta_softplus:
-            ds.mul_(torch.expm1(-group.s).neg_())  # softplus' = sigmoid(p) = 1 - exp(-softplus(p))
+            ds.mul_(group.p.sigmoid_())
         layout.write(ds, ddelta, index)
         if dbias is not None:
             dbias += layout.zero_tail(ds, index).sum((0, 1, 2))
@@ -102,93 +119,37 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
             dD += dy.mul_(group.u).sum((0, 1, 2))
         layout.write(dx, du, index)
 
-    dD, dbias = (None if p is None else p.flatten() for p in (dD, dbias))
+    dB, dC = (layout.matrix_back(d).to(M.dtype) if M.dim() == 2 else d for d, M in ((dB, B), (dC, C)))
+    dD, dbias = (None if d is None else d.flatten() for d in (dD, dbias))
     dstate = None if initial_state is None else layout.state_back(later)
-    return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
+    return du, ddelta, layout.matrix_back(dA), dB, dC, dD, dz, dbias, dstate
 
 
-def _rebuild(group: Group, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decays (T, K, b, G, N, R) and states (T + 1, K, b, G, N, R) of a group, from the states before its chunks."""
-    T = group.s.shape[0]
-    a, h = before.new_empty(T, *before.shape), before.new_empty(T + 1, *before.shape)
-    h[0] = before
-    for t in range(T):
-        torch.mul(h[t], group.decay(t, a[t]), out=h[t + 1]).addcmul_(group.x[t].unsqueeze(-2), group.B[t])
-    return a, h
+def _adjoint(group: Group, a: torch.Tensor, dy: torch.Tensor, later: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reverse recurrence g_t = C_t dy_t + e_{t+1}, e_t = a_t g_t, with e behind the group given: (g, e).
 
-
-def _outputs(group: Group, h: torch.Tensor) -> torch.Tensor:
-    """C h, (T, K, b, G, R)."""
-    y = torch.empty_like(group.s)
-    for t in range(len(y)):
-        contract(group.C[t], h[t + 1], y[t])
-    return y
-
-
-def _adjoint(
-    group: Group,
-    a: torch.Tensor,
-    h: torch.Tensor,
-    dy: torch.Tensor,
-    later: torch.Tensor,
-    dA: torch.Tensor,
-    dB: "_MatrixGradient",
-    dC: "_MatrixGradient",
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The reverse recurrence over a group: g_t = C_t dy_t + e_t, e_{t-1} = a_t g_t.
-
-    Returns the gradient of x, that of s through the decay alone (both (T, K, b, G, R)) and e before the group.
+    Both (T, K, b, G, N, R); e takes the place of a.
     """
-    T, K = group.s.shape[:2]
-    e = torch.zeros_like(h[0])
-    e[-1] = later
+    T, K = a.shape[:2]
+    behind = torch.empty_like(a[0])
+    behind[-1] = later
     if K > 1:
-        local = torch.zeros_like(e)
+        local = torch.zeros_like(behind)
         for t in reversed(range(T)):
-            local.addcmul_(dy[t].unsqueeze(-2), group.C[t]).mul_(a[t])
-        P = group.chunk_decay()
+            local.addcmul_(dy[t].unsqueeze(-2), group.C_at(t)).mul_(a[t])
+        P = group.chunk_decays()
         for k in reversed(range(1, K)):
-            torch.addcmul(local[k], P[k], e[k], out=e[k - 1])
-    dx, ds = torch.empty_like(dy), torch.empty_like(dy)
-    product, dA_chunks = torch.empty_like(e), torch.zeros_like(e)
+            torch.addcmul(local[k], P[k], behind[k], out=behind[k - 1])
+    g, e = torch.empty_like(a), behind
     for t in reversed(range(T)):
-        e.addcmul_(dy[t].unsqueeze(-2), group.C[t])  # now g_t
-        contract(group.B[t], e, dx[t])
-        dB.add(t, group.x[t], e)
-        dC.add(t, dy[t], h[t + 1])
-        e.mul_(a[t])
-        torch.mul(e, h[t], out=product)  # g_t a_t h_{t-1}: the gradient of s_t A
-        dA_chunks.addcmul_(product, group.s[t].unsqueeze(-2))
-        torch.sum(product.mul_(group.A), -2, out=ds[t])
-    dA += dA_chunks.sum((0, 1))
-    return dx, ds, e[0]
+        torch.addcmul(e, dy[t].unsqueeze(-2), group.C_at(t), out=g[t])
+        e = torch.mul(a[t], g[t], out=a[t])
+    return g, a
 
 
-class _MatrixGradient:
-    """The gradient of B or C, variable (batch, groups, state, length) or constant (channels, state)."""
-
-    def __init__(self, matrix: torch.Tensor, layout: Layout):
-        self.layout, self.constant = layout, matrix.dim() == 2
-        self.dtype = matrix.dtype
-        self.total = (
-            None if not self.constant else torch.zeros(layout.state_shape[1:], dtype=layout.dtype, device=matrix.device)
-        )
-        self.sequence = None if self.constant else torch.empty_like(matrix)
-        self.steps = None
-
-    def add(self, t: int, row: torch.Tensor, state: torch.Tensor) -> None:
-        """Step t contributes row (K, b, G, R) x state (K, b, G, N, R), summed over what the matrix is shared by."""
-        if self.constant:
-            self.total += (row.unsqueeze(-2) * state).sum((0, 1))
-            return
-        if self.steps is None:
-            self.steps = state.new_empty(self.layout.cut.steps, *state.shape[:-1])
-        torch.matmul(state, row.unsqueeze(-1), out=self.steps[t].unsqueeze(-1))
-
-    def close(self, group: int) -> None:
-        """The steps of a group are complete."""
-        if not self.constant:
-            self.layout.write(self.steps, self.sequence, group)
-
-    def result(self) -> torch.Tensor:
-        return self.layout.matrix_back(self.total).to(self.dtype) if self.constant else self.sequence
+def _add_matrix_gradient(gradient: torch.Tensor, terms: torch.Tensor, layout: Layout, index: int) -> None:
+    """Sum terms (T, K, b, G, N, R) over what B or C is shared by: everything but the channels, or the channels."""
+    if gradient.dim() == 3:
+        gradient += terms.sum((0, 1, 2))
+    else:
+        layout.write(terms.sum(-1), gradient, index)
