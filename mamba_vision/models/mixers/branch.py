@@ -1,7 +1,7 @@
 """The parameters of one directional branch, kept on the mixer under the names that published checkpoints use.
 
-A branch is causal convolution, projection to (step, B, C), step projection, A and D. A mixer with several directions has
-one set a direction, told apart by a suffix ("", "_b", "_s"), which stands inside the name of A: A_log, A_b_log, A_s_log.
+A branch is causal convolution, projection to (step, B, C), step projection, A and D. A mixer with several directions
+has one set a direction, told apart by a suffix ("", "_b", "_s"), which stands inside the name of A: A_log, A_b_log.
 """
 
 import math

@@ -16,7 +16,7 @@ def s4d_real_log(channels: int, state: int, device: torch.device | str | None = 
 
 
 def inverse_softplus(value: Tensor) -> Tensor:
-    """The x with softplus(x) = value, for value > 0, without overflow for large values or cancellation for small ones."""
+    """The x with softplus(x) = value > 0, without overflow for large values or cancellation for small ones."""
     return value + torch.log(-torch.expm1(-value))
 
 

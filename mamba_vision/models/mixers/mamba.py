@@ -1,8 +1,8 @@
 """The Mamba-1 layer (Gu and Dao, arXiv 2312.00752, figure 3 and algorithm 2): one causal direction over a sequence.
 
-Legend of the suffixes: B batch, L length, C model width, E = expand * C inner width, R step rank, N state, W conv width.
-Tokens stay channels-last; the ops take (B, E, L) of any strides, so their arguments are transposed views and nothing is
-copied.
+Legend of the suffixes: B batch, L length, C model width, E = expand * C inner width, R step rank, N states; W is the
+width of the convolution. Tokens stay channels-last; the ops take (B, E, L) of any strides, so their arguments are
+transposed views and nothing is copied.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mamba_vision.kernels import causal_conv1d, selective_scan
 from mamba_vision.models.mixers.branch import add_branch, branch_rates, step_rank
+from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS
 
@@ -30,6 +31,8 @@ class Mamba(nn.Module):
         bias: Whether the input and output projections have one.
         use_fast_path: Accepted because published code passes it; there is one path, and it is the fast one.
         layer_idx: Key of this layer in an inference cache.
+
+    In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
 
     Raises:
         ValueError: a size is not positive, or `dt_rank`, `dt_init` is unknown.
@@ -80,14 +83,14 @@ class Mamba(nn.Module):
         """(B, L, C) -> (B, L, C).
 
         Args:
-            inference_params: Decoding state as language models pass it: `seqlen_offset`, 0 while the prompt is read, and
-                the dictionary `key_value_memory_dict`, where this layer keeps its cache under `layer_idx`. The tokens
-                of x then continue those of the calls before, any number of them at a time.
+            inference_params: Decoding state as language models pass it: `seqlen_offset`, 0 while the prompt is read,
+                and `key_value_memory_dict`, where this layer keeps its cache under `layer_idx`. The tokens of x then
+                continue those of the calls before, any number of them at a time.
         """
         if inference_params is None:
             return self._mix(x_BLC)[0]
         if self.layer_idx is None:
-            raise ValueError("layer_idx must be given to the constructor for decoding with inference_params, found None")
+            raise ValueError("layer_idx must be given to the constructor to decode with inference_params, found None")
         caches = inference_params.key_value_memory_dict
         if self.layer_idx not in caches or inference_params.seqlen_offset == 0:
             caches[self.layer_idx] = self.allocate_inference_cache(x_BLC.shape[0], 0)
@@ -134,7 +137,7 @@ class Mamba(nn.Module):
         return ScanInputs(u, delta, branch_rates(self)[None], B, C, self.D[None], z)
 
     def _branch(self, x_BLE: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Convolved signal, step sizes without their bias, and B and C; `past` holds the last W - 1 inputs (B, E, W-1)."""
+        """Convolved signal, step sizes without bias, B and C; `past` (B, E, W-1) holds the inputs before the first."""
         weight = self.conv1d.weight.squeeze(1)
         u_BEL = causal_conv1d(x_BLE.transpose(1, 2), weight, self.conv1d.bias, activation="silu", initial_states=past)
         u_BLE = u_BEL.transpose(1, 2)
@@ -146,11 +149,16 @@ class Mamba(nn.Module):
     def _mix(
         self, x_BLC: Tensor, conv_state: Tensor | None = None, ssm_state: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if in_float16_region(x_BLC):
+            with torch.autocast(x_BLC.device.type, enabled=False):
+                return self._mix(x_BLC.to(self.in_proj.weight.dtype), conv_state, ssm_state)
         x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)
         past = None
         if conv_state is not None:
             past = conv_state[:, :, 1:].to(x_BLE.dtype)
-            conv_state = torch.cat([conv_state, x_BLE.transpose(1, 2).to(conv_state.dtype)], dim=-1)[..., -self.d_conv :]
+            conv_state = torch.cat([conv_state, x_BLE.transpose(1, 2).to(conv_state.dtype)], dim=-1)[
+                ..., -self.d_conv :
+            ]
         u_BEL, dt_BLE, B_BNL, C_BNL = self._branch(x_BLE, past)
         y_BEL = selective_scan(
             u_BEL,

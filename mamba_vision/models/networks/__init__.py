@@ -1,0 +1,3 @@
+from mamba_vision.models.networks.umamba import UMamba
+
+__all__ = ["UMamba"]

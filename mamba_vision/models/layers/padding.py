@@ -1,0 +1,28 @@
+"""Padding to sizes that a network can halve, and cropping what comes out: nothing happens where the size fits."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def padded_size(size: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
+    """The next size that `multiple` divides, with at least two cells of it in all: one voxel has no instance norm."""
+    padded = [-(-n // m) * m for n, m in zip(size, multiple)]
+    if all(n == m for n, m in zip(padded, multiple)):
+        padded[-1] *= 2
+    return tuple(padded)
+
+
+def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """x (B, C, *S) with its far ends grown to `size` by repeating the edge: zeros would be a tissue of their own."""
+    grow = [after for have, want in zip(reversed(x.shape[2:]), reversed(size)) for after in (0, want - have)]
+    return F.pad(x, grow, mode="replicate") if any(grow) else x
+
+
+def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The near corner of x (B, C, *S), `size` large."""
+    for axis, length in enumerate(size, start=2):
+        if x.shape[axis] != length:
+            x = x.narrow(axis, 0, length)
+    return x
