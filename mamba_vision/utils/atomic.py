@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,5 +41,10 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write `value` as indented JSON to `path` atomically and return the path."""
-    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON, lists of numbers on one line, to `path` atomically and return the path."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # A line break is never inside a JSON string, so a bracket followed by one is a list's.
+    text = re.sub(
+        r"\[\n[^\[\]{}\"]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
+    return write_text(path, text + "\n")

@@ -30,6 +30,13 @@ def test_writing_nothing_is_an_error(tmp_path):
         pass
 
 
-def test_json(tmp_path):
-    value = {"spacing": [1.5, 2.0], "name": "Leber – µ"}
-    assert json.loads(write_json(tmp_path / "a.json", value).read_text(encoding="utf-8")) == value
+def test_json_with_lists_of_numbers_on_one_line(tmp_path):
+    value = {
+        "spacing": [1.5, 2.0],
+        "name": "Leber – µ [\n1, 2]",
+        "rows": [[1, 2], [3, 4]],
+        "names": ["a", "b"],
+        "none": [],
+    }
+    text = write_json(tmp_path / "a.json", value).read_text(encoding="utf-8")
+    assert json.loads(text) == value and '"spacing": [1.5, 2.0]' in text

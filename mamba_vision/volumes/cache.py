@@ -1,0 +1,251 @@
+"""Prepared cases on disk: whole or not at all, and reused while nothing that they rest on has changed.
+
+CASE.image.npy         (C, *S) float32
+CASE.label.npy         (*S) int16 class numbers; absent without a label
+CASE.foreground.npz    '1', '2', ...: (n, 3) int32, voxels of each class to centre patches on
+CASE.json              geometry, hashes of plan and files; written last: a case without it is not there
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from rich.console import Console
+
+from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.volumes.dicom import is_dicom_file
+from mamba_vision.volumes.orientation import Geometry
+from mamba_vision.volumes.parallel import default_workers, for_each
+from mamba_vision.volumes.planning import Plan
+from mamba_vision.volumes.preprocess import Case, preprocess
+from mamba_vision.volumes.reading import read_label, read_volume
+from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.volume import VolumeError
+
+_FORMAT = 1
+_PREPARING = ("channels", "labels", "axes", "spacing", "normalization", "use_mask", "intensities")  # fields of the plan
+_LOCATIONS = 10_000  # voxels kept a class ...
+_LOCATION_SHARE = 0.01  # ... or this share of them, if that is more
+_LOCATION_SEED = 1234
+_BYTES_A_VOXEL = 40  # peak of reading and preparing, a voxel and channel of the scan
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A prepared case on disk. Arrays are memory-mapped, read-only: a patch costs what a patch holds."""
+
+    folder: Path
+    case: str
+
+    @cached_property
+    def record(self) -> dict:
+        """What CASE.json says."""
+        return json.loads((self.folder / f"{self.case}.json").read_text(encoding="utf-8"))
+
+    @property
+    def geometry(self) -> Geometry:
+        """The way back to the scan."""
+        return Geometry.from_dict(self.record["geometry"])
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files of the scan, one a channel, as they were when it was prepared."""
+        return [Path(path) for path in self.record["images"]]
+
+    @property
+    def label_source(self) -> Path | None:
+        """The label file, as it was when the case was prepared."""
+        return Path(self.record["label"]) if self.record["label"] else None
+
+    @property
+    def image(self) -> np.ndarray:
+        """(C, *S) float32."""
+        return np.load(self.folder / f"{self.case}.image.npy", mmap_mode="r")
+
+    @property
+    def label(self) -> np.ndarray | None:
+        """(*S) int16, or None."""
+        path = self.folder / f"{self.case}.label.npy"
+        return np.load(path, mmap_mode="r") if self.record["label"] else None
+
+    @cached_property
+    def foreground(self) -> dict[int, np.ndarray]:
+        """Class -> (n, 3) voxels of it, for the classes above 0 that occur."""
+        with np.load(self.folder / f"{self.case}.foreground.npz") as stored:
+            return {int(key): stored[key] for key in sorted(stored.files, key=int)}
+
+
+def build_cache(
+    scans: Sequence[ScanFiles],
+    plan: Plan,
+    folder: str | Path,
+    workers: int | None = None,
+    progress: bool = False,
+    fix_geometry: str = "error",
+    console: Console | None = None,
+) -> list[CachedCase]:
+    """Prepare what is not prepared yet.
+
+    A case is reused if its JSON names the same preparation (the plan's channels, labels, axes, spacing and
+    normalization; not the patch), the same files with the same content, and the same `fix_geometry`. Content is
+    compared by size and time of change, and by SHA-256 where the times differ.
+
+    Args:
+        scans: with or without labels.
+        plan: of the data set.
+        folder: made if missing.
+        workers: cases at once; by default a core each, as far as free memory goes.
+        progress: draw a bar.
+        fix_geometry: see read_volume.
+
+    Raises:
+        VolumeError: of the first case that cannot be read; those done stay done.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    preparation = plan_hash(plan)
+    missing = [scan for scan in scans if not _is_current(folder, scan, preparation, fix_geometry)]
+    if missing:
+        workers = workers or default_workers(_peak_bytes(scan) for scan in missing)
+        for_each(
+            lambda scan: _prepare(folder, scan, plan, preparation, fix_geometry),
+            missing, workers=workers, title="Preparing scans", progress=progress, console=console,
+        )  # fmt: skip
+    return [CachedCase(folder, scan.case) for scan in scans]
+
+
+def load_case(folder: str | Path, case: str) -> CachedCase:
+    """A case that build_cache has made.
+
+    Raises:
+        VolumeError: it is not there.
+    """
+    folder = Path(folder)
+    if not (folder / f"{case}.json").is_file():
+        raise VolumeError(folder / f"{case}.json", "no such prepared case", "one that build_cache made")
+    return CachedCase(folder, case)
+
+
+def plan_hash(plan: Plan) -> str:
+    """Of all that preparing a case depends on; the patch, batch and network may change without a new preparation."""
+    content = plan.to_dict()
+    text = json.dumps([_FORMAT, {name: content[name] for name in _PREPARING}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def foreground_locations(label: np.ndarray, classes: int) -> dict[int, np.ndarray]:
+    """Class -> (n, 3) int32 voxels drawn without replacement: at most 10000 or 1 % of the class, as nnU-Net."""
+    random = np.random.RandomState(_LOCATION_SEED)
+    flat, locations = label.reshape(-1), {}
+    for number in range(1, classes):
+        found = np.flatnonzero(flat == number)
+        if found.size:
+            count = max(min(_LOCATIONS, found.size), int(np.ceil(found.size * _LOCATION_SHARE)))
+            chosen = found[random.choice(found.size, count, replace=False)]
+            locations[number] = np.stack(np.unravel_index(chosen, label.shape), axis=1).astype(np.int32)
+    return locations
+
+
+def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str, fix_geometry: str) -> None:
+    (folder / f"{scan.case}.json").unlink(missing_ok=True)  # from here on the old case is no longer there
+    sources = _sources(scan, with_hash=True)
+    volume = read_volume(scan.images, scan.series, fix_geometry)
+    label = read_label(scan.label, volume, fix_geometry) if scan.label is not None else None
+    case: Case = preprocess(volume, plan, label)
+    _save(folder / f"{scan.case}.image.npy", case.image)
+    if case.label is not None:
+        _save(folder / f"{scan.case}.label.npy", case.label)
+        locations = foreground_locations(case.label, plan.num_classes)
+        with atomic_path(folder / f"{scan.case}.foreground.npz") as temporary:
+            np.savez(temporary, **{str(number): voxels for number, voxels in locations.items()})
+    write_json(
+        folder / f"{scan.case}.json",
+        {
+            "format": _FORMAT,
+            "case": scan.case,
+            "images": [str(path.resolve()) for path in scan.images],
+            "label": str(scan.label.resolve()) if scan.label else None,
+            "series": scan.series,
+            "fix_geometry": fix_geometry,
+            "preparation": preparation,
+            "sources": sources,
+            "geometry": case.geometry.to_dict(),
+        },
+    )
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
+
+
+def _is_current(folder: Path, scan: ScanFiles, preparation: str, fix_geometry: str) -> bool:
+    try:
+        record = json.loads((folder / f"{scan.case}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    expected = {"format": _FORMAT, "preparation": preparation, "fix_geometry": fix_geometry, "series": scan.series}
+    if any(record.get(key) != value for key, value in expected.items()):
+        return False
+    endings = ("image.npy", "label.npy", "foreground.npz") if scan.label else ("image.npy",)
+    if not all((folder / f"{scan.case}.{ending}").is_file() for ending in endings):
+        return False
+    return _same_content(record.get("sources"), scan)
+
+
+def _same_content(recorded: list[Mapping] | None, scan: ScanFiles) -> bool:
+    now = _sources(scan, with_hash=False)
+    if not isinstance(recorded, list) or len(recorded) != len(now):
+        return False
+    for old, new in zip(recorded, now):
+        if old.get("name") != new["name"] or old.get("size") != new["size"]:
+            return False
+        if old.get("changed") != new["changed"] and old.get("sha256") != _sha256(Path(new["path"])):
+            return False
+    return True
+
+
+def _sources(scan: ScanFiles, with_hash: bool) -> list[dict]:
+    """Every file the case is read from: name, size, time of change, and its hash."""
+    files: list[Path] = []
+    for path in (*scan.images, *([scan.label] if scan.label else [])):
+        if path.is_dir():
+            files += sorted(entry for entry in path.iterdir() if entry.is_file() and is_dicom_file(entry))
+        else:
+            files.append(path)
+    entries = []
+    for file in files:
+        if not file.is_file():
+            raise VolumeError(file, "no such file", "a NIfTI file or a DICOM folder")
+        status = file.stat()
+        entry = {"name": file.name, "path": str(file), "size": status.st_size, "changed": status.st_mtime_ns}
+        entries.append({**entry, "sha256": _sha256(file)} if with_hash else entry)
+    return entries
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _peak_bytes(scan: ScanFiles) -> int:
+    return estimated_voxels(scan) * len(scan.images) * _BYTES_A_VOXEL
+
+
+def estimated_voxels(scan: ScanFiles) -> int:
+    """Voxels of one channel, from the header; for DICOM, from the size of its files. 0 if unreadable."""
+    path = scan.images[0]
+    try:
+        if path.is_dir():
+            return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()) // 2
+        return int(np.prod(nib.load(path).shape))
+    except Exception:  # what is wrong with it is said when it is read
+        return 0

@@ -1,0 +1,225 @@
+"""What is wrong with a data set: every problem of every file, in one list, before any long work begins."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from mamba_vision.utils.atomic import write_text
+from mamba_vision.volumes.reading import is_nifti, read_label, read_volume
+from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.volume import Volume, VolumeError, stem
+
+_SHRUNK_HEADER = 400  # voxels along an axis at exactly 1 mm: no patient is that long in that many 1 mm steps by chance
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong. An 'error' stops the plan, a 'warning' only wants to be known."""
+
+    case: str
+    file: str
+    found: str
+    expected: str
+    cure: str = ""
+    severity: str = "error"
+
+    @classmethod
+    def of(cls, case: str, error: VolumeError) -> "Problem":
+        """The problem that a refused file is."""
+        return cls(case, error.file, error.found, error.expected, error.cure)
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """A case after reading: its problems, and its data where there are no errors."""
+
+    scan: ScanFiles
+    problems: list[Problem]
+    volume: Volume | None = None
+    label: Volume | None = None
+    digest: str = ""  # of voxels and geometry; equal for copies under another name
+
+
+def check_case(
+    scan: ScanFiles,
+    channels: int | None = None,
+    label_values: Sequence[int] | None = None,
+    need_label: bool = True,
+    fix_geometry: str = "error",
+) -> CheckedCase:
+    """Read one case and list what is wrong with it.
+
+    Args:
+        scan: the files.
+        channels: how many there must be; None: any.
+        label_values: those allowed in the label file; None: any whole number of 0 or more.
+        need_label: whether a missing label is an error.
+        fix_geometry: passed to read_volume and read_label.
+    """
+    problems = _check_files(scan, channels, need_label)
+    volume = label = None
+    try:
+        volume = read_volume(scan.images, scan.series, fix_geometry)
+    except VolumeError as error:
+        problems.append(Problem.of(scan.case, error))
+    else:
+        problems += _check_voxels(scan, volume)
+    if scan.label is not None:
+        try:
+            label = read_label(scan.label, volume, fix_geometry)
+        except VolumeError as error:
+            problems.append(Problem.of(scan.case, error))
+        else:
+            problems += _check_labels(scan, label, label_values)
+    if errors(problems) or volume is None:
+        return CheckedCase(scan, problems)
+    digest = hashlib.sha256(volume.affine.round(6).tobytes() + str(volume.array.shape).encode())
+    digest.update(np.ascontiguousarray(volume.array))
+    return CheckedCase(scan, problems, volume, label, digest.hexdigest())
+
+
+def check_set(cases: Iterable[CheckedCase]) -> list[Problem]:
+    """What only shows when cases are compared: the same scan under two names, differing numbers of channels."""
+    problems: list[Problem] = []
+    first: dict[str, ScanFiles] = {}
+    for checked in cases:
+        scan = checked.scan
+        if not checked.digest:
+            continue
+        original = first.setdefault(checked.digest, scan)
+        if original is not scan:
+            problems.append(
+                Problem(
+                    scan.case,
+                    str(scan.images[0]),
+                    f"the same voxels as case {original.case}",
+                    "different scans",
+                    "Remove one: a copy in another fold makes the validation meaningless",
+                )
+            )
+    return problems
+
+
+def check_scans(
+    scans: Sequence[ScanFiles],
+    channels: int | None = None,
+    label_values: Sequence[int] | None = None,
+    need_label: bool = True,
+    fix_geometry: str = "error",
+) -> list[Problem]:
+    """Every problem of every scan. planning.survey does the same while it takes the fingerprint: one reading for both.
+
+    Example:
+        >>> for problem in check_scans(find_scans("data/demo")):
+        ...     print(problem.file, problem.found, problem.cure)
+    """
+    problems, light = [], []
+    for scan in scans:
+        checked = check_case(scan, channels, label_values, need_label, fix_geometry)
+        problems += checked.problems
+        light.append(CheckedCase(scan, checked.problems, digest=checked.digest))  # without the voxels
+    return problems + check_set(light)
+
+
+def orphan_labels(scans: Sequence[ScanFiles], folder: Path | None) -> list[Problem]:
+    """Label files in `folder` that belong to no scan."""
+    if folder is None:
+        return []
+    known = {scan.case for scan in scans}
+    return [
+        Problem(stem(file), str(file), "a label without an image", "an image of the same name", severity="warning")
+        for file in sorted(folder.iterdir())
+        if file.is_file() and is_nifti(file) and not file.name.startswith(".") and stem(file) not in known
+    ]
+
+
+def errors(problems: Iterable[Problem]) -> list[Problem]:
+    """Those that stop a plan."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def write_problems(path: str | Path, problems: Sequence[Problem]) -> Path:
+    """The table as CSV, with a header line even when it is empty."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Problem)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(problem) for problem in problems)
+    return write_text(path, text.getvalue())
+
+
+def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> list[Problem]:
+    problems = []
+    if channels is not None and len(scan.images) != channels:
+        names = ", ".join(path.name for path in scan.images)
+        problems.append(
+            Problem(
+                scan.case,
+                str(scan.images[0]),
+                f"{len(scan.images)} channels ({names})",
+                f"{channels} channels",
+                "Name the channels of a case _0000, _0001, ... in the order of dataset.json",
+            )
+        )
+    if need_label and scan.label is None:
+        problems.append(
+            Problem(
+                scan.case,
+                str(scan.images[0]),
+                "no label file",
+                f"a label named {scan.case}.nii.gz",
+                "Add it, or move the image out of the training folder",
+            )
+        )
+    return problems
+
+
+def _check_voxels(scan: ScanFiles, volume: Volume) -> list[Problem]:
+    problems = []
+    for path, channel in zip(scan.images, volume.array):
+        low, high = float(channel.min()), float(channel.max())
+        if low == high:
+            problems.append(Problem(scan.case, str(path), f"every voxel is {low:g}", "an image", "Export it again"))
+    if np.allclose(volume.spacing, 1, atol=1e-6) and max(volume.shape) > _SHRUNK_HEADER:
+        sides = " x ".join(map(str, volume.shape))
+        problems.append(
+            Problem(
+                scan.case,
+                str(scan.images[0]),
+                f"{sides} voxels of exactly 1 mm",
+                "the scanner's voxel size",
+                "Was the header lost in a conversion? Sizes in mm and ml would be wrong",
+                "warning",
+            )
+        )
+    return problems
+
+
+def _check_labels(scan: ScanFiles, label: Volume, allowed: Sequence[int] | None) -> list[Problem]:
+    present = present_values(label.array)
+    if allowed is not None:
+        wrong, expected = [value for value in present if value not in set(allowed)], f"one of {list(allowed)}"
+    else:
+        wrong, expected = [value for value in present if value < 0], "0 (background) or more"
+    if wrong:
+        found = f"label value{'s' if len(wrong) > 1 else ''} {', '.join(map(str, wrong[:10]))}"
+        cure = "Correct the label file, or add the value to dataset.json (or --labels)"
+        return [Problem(scan.case, str(scan.label), found, expected, cure)]
+    if present == [0]:
+        return [Problem(scan.case, str(scan.label), "an empty label", "some foreground", severity="warning")]
+    return []
+
+
+def present_values(labels: np.ndarray) -> list[int]:
+    """The values in a label array, ascending; much faster than np.unique where they are few and small."""
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < 65536:
+        seen = np.zeros(high - low + 1, dtype=bool)
+        for plane in labels.reshape(labels.shape[0] * labels.shape[1], -1):
+            seen[plane.astype(np.int64) - low] = True
+        return [int(value) + low for value in np.flatnonzero(seen)]
+    return [int(value) for value in np.unique(labels)]

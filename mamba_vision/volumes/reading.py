@@ -1,0 +1,169 @@
+"""Scans and labels from NIfTI files or DICOM folders. Every error names the file, what was found and expected."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
+from mamba_vision.volumes.grids import grid_difference, resample_to_grid
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, Volume, VolumeError
+
+GEOMETRY_FIXES = ("error", "resample", "copy")
+_TRUNCATED = "Copy or download the file again"
+
+
+def read_volume(
+    paths: str | Path | Sequence[str | Path], series: str | None = None, fix_geometry: str = "error"
+) -> Volume:
+    """One scan: a NIfTI file, a folder holding a DICOM series, or a list with one of these a channel.
+
+    Args:
+        paths: the file or folder, or one a channel; channels must share one grid.
+        series: which DICOM series, where a folder holds several: its SeriesInstanceUID, number or description.
+        fix_geometry: what to do when a channel lies in another grid than the first: 'error', 'resample' it there
+            (linearly), or 'copy' the first's grid (shapes must agree).
+
+    Returns:
+        Volume with array (C, X, Y, Z) float32, the first channel's affine and header.
+
+    Raises:
+        VolumeError: missing, unreadable or truncated file, no 3-D image, NaN or Inf, channels in different grids.
+    """
+    if fix_geometry not in GEOMETRY_FIXES:
+        raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {fix_geometry!r}")
+    paths = (Path(paths),) if isinstance(paths, (str, Path)) else tuple(Path(path) for path in paths)
+    if not paths:
+        raise ValueError("paths: expected at least one file or folder, found an empty list")
+    array, affine, header = _read_image(paths[0], series)
+    channels = [array]
+    for path in paths[1:]:
+        other, other_affine, _ = _read_image(path, series)
+        channels.append(_onto(path, other, other_affine, array.shape, affine, f"channel {paths[0].name}", fix_geometry))
+    stacked = array[None] if len(channels) == 1 else np.stack(channels)
+    return Volume(stacked, affine, header, paths)
+
+
+def read_label(path: str | Path, like: Volume | None = None, fix_geometry: str = "error") -> Volume:
+    """A label map, (1, X, Y, Z) int16 or int32 (the smaller that holds its values).
+
+    Args:
+        path: NIfTI file of integers.
+        like: the scan it belongs to; their grids must agree, or are made to by `fix_geometry`: 'resample' takes
+            the nearest voxel, 'copy' takes the scan's geometry (shapes must agree).
+
+    Raises:
+        VolumeError: as read_volume, values that are no integers, or a grid other than the scan's.
+    """
+    if fix_geometry not in GEOMETRY_FIXES:
+        raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {fix_geometry!r}")
+    path = Path(path)
+    image, affine, header = _load_nifti(path)
+    values = _voxels(path, image, None)
+    if values.dtype.kind == "f":
+        _refuse_not_finite(path, values)
+        if not np.array_equal(values, np.rint(values)):
+            bad = values[values != np.rint(values)][0]
+            raise VolumeError(path, f"label value {bad:.6g}", "whole numbers", "Is this file really a label map?")
+    low, high = int(values.min()), int(values.max())
+    if low < -(2**31) or high >= 2**31:
+        raise VolumeError(path, f"label values from {low} to {high}", "class numbers")
+    values = values.astype(np.int16 if low >= -(2**15) and high < 2**15 else np.int32)
+    if like is not None:
+        values = _onto(path, values, affine, like.shape, like.affine, f"its scan {like.name}", fix_geometry)
+        affine, header = like.affine, like.header
+    return Volume(values[None], affine, header, (path,))
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Whether the name ends as a NIfTI file's does."""
+    return Path(path).name.lower().endswith(tuple(IMAGE_ENDINGS))
+
+
+def _read_image(path: Path, series: str | None) -> tuple[np.ndarray, np.ndarray, nib.Nifti1Header | None]:
+    if path.is_dir() or is_dicom_file(path):
+        array, affine = read_dicom(path, series)
+        header = None
+    else:
+        image, affine, header = _load_nifti(path)
+        array = _voxels(path, image, np.float32)
+    _refuse_not_finite(path, array)
+    return array, affine, header
+
+
+def _load_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, nib.Nifti1Header]:
+    if not path.exists():
+        raise VolumeError(path, "no such file", "a NIfTI file or a DICOM folder")
+    if path.is_dir():
+        raise VolumeError(path, "a folder", "a NIfTI file")
+    if path.stat().st_size == 0:
+        raise VolumeError(path, "an empty file", "a NIfTI image", _TRUNCATED)
+    try:
+        image = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error) as e:
+        kind = "is no image" if not isinstance(e, (EOFError, zlib.error)) else "a truncated gzip file"
+        raise VolumeError(path, f"{kind} ({_short(e)})", "a NIfTI file (.nii, .nii.gz) or a DICOM folder") from e
+    if not isinstance(image, nib.Nifti1Image):
+        raise VolumeError(path, f"a {type(image).__name__}", "a NIfTI file (.nii, .nii.gz) or a DICOM folder")
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    sides = " x ".join(map(str, image.shape))
+    if len(shape) > 3:
+        raise VolumeError(
+            path, f"a {len(shape)}-D image ({sides})", "a 3-D image", "Save each time point or channel as its own file"
+        )
+    if len(shape) < 3 or 1 in shape:
+        raise VolumeError(path, f"a 2-D image ({sides})", "a 3-D image")
+    if 0 in shape:
+        raise VolumeError(path, f"no voxels ({sides})", "a 3-D image")
+    if image.get_data_dtype().kind not in "iuf":
+        raise VolumeError(path, f"voxels of type {image.get_data_dtype()}", "one real number a voxel")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise VolumeError(path, "a header whose affine is not invertible", "axes of non-zero length in space")
+    return image, affine, image.header
+
+
+def _voxels(path: Path, image: nib.Nifti1Image, dtype: type | None) -> np.ndarray:
+    """The voxels as (X, Y, Z); trailing axes of length 1 dropped, scl_slope applied."""
+    try:
+        with np.errstate(all="ignore"):
+            array = np.asanyarray(image.dataobj) if dtype is None else image.get_fdata(caching="unchanged", dtype=dtype)
+    except (OSError, EOFError, zlib.error, ValueError) as e:
+        raise VolumeError(path, f"truncated or damaged voxel data ({_short(e)})", "a complete file", _TRUNCATED) from e
+    return array.reshape(array.shape[:3])
+
+
+def _refuse_not_finite(path: Path, array: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):  # one pass without a mask; a sum of float32 fits a float64
+            return
+    count = int(array.size - np.isfinite(array).sum())
+    raise VolumeError(
+        path, f"{count} NaN or Inf voxels of {array.size}", "finite intensities", "Replace them, e.g. by 0"
+    )
+
+
+def _onto(
+    path: Path, array: np.ndarray, affine: np.ndarray, shape, target: np.ndarray, partner: str, fix: str
+) -> np.ndarray:
+    difference = grid_difference(shape, target, array.shape, affine)
+    if difference is None:
+        return array
+    if fix == "resample":
+        return resample_to_grid(array, affine, shape, target, order=1 if array.dtype.kind == "f" else 0)
+    if fix == "copy" and array.shape == tuple(shape):
+        return array
+    cure = "Use --fix-geometry resample (into the scan's grid)"
+    if array.shape == tuple(shape):
+        cure += " or --fix-geometry copy (if the voxels match and only the header is wrong)"
+    raise VolumeError(path, f"{difference}", f"the grid of {partner}", cure)
+
+
+def _short(error: Exception) -> str:
+    """The first line of somebody else's message, at most 100 characters."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if len(text) <= 100 else text[:97] + "..."
