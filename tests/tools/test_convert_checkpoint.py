@@ -79,11 +79,7 @@ def test_errors_leave_no_file(convert, published: Path, arguments: list[str], me
 
 
 def test_bad_arguments(convert, published: Path, capsys: pytest.CaptureFixture) -> None:
-    for arguments in (
-        [published, "out.zip"],
-        [published, "a.pth", "--options", "a=1"],
-        [published, "a.pth", "--part", "x"],
-    ):
+    for arguments in (["out.zip"], ["a.pth", "--options", "a=1"], ["a.pth", "--part", "x"]):
         with pytest.raises(SystemExit) as stop:
             convert(published, *arguments)
         assert stop.value.code == 2
