@@ -1,23 +1,24 @@
 """The selective scan in plain PyTorch, fast on any device: chunks side by side, forward and backward written by hand.
 
 A local pass from zero gives the state that each chunk of a group adds, a short loop over the chunks the true state
-before each, and a second pass from there the outputs. Where batch x channels x state alone keeps the processor busy,
-a group is one chunk and the local pass falls away. Only the states before the chunks are kept for backward, which goes
-over the groups in reverse and rebuilds a group's decays and states: memory is bounded by the group, not by the length.
-Decays are exponentials of sums of s A <= 0, never quotients: nothing overflows.
+before each, and a second pass from there all states, of which the outputs are one matrix product. Where batch x
+channels x state alone keeps the processor busy, a group is one chunk and the local pass falls away. Only the states
+before the chunks are kept for backward, which goes over the groups in reverse and rebuilds a group's decays and
+states: memory is bounded by the group, not by the length. Decays are exponentials of sums of s A <= 0, never
+quotients: nothing overflows.
 
-Layouts and cutting: chunks.py. R is every tensor's contiguous axis.
+Cutting and layouts: chunks.py.
 """
 
 import torch
 import torch.nn.functional as F
 
-from mamba_vision.kernels.selective_scan.chunks import Group, Layout, contract, cut
+from mamba_vision.kernels.selective_scan.chunks import Block, Group, Layout, contract, cut
 
 
 def saved_shape(u: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> tuple[int, ...]:
-    """The states before the chunks: (groups of chunks, K, batch, channels x state)."""
-    size = cut(u.shape[0] * A.shape[0] * A.shape[1], u.shape[2])
+    """The states before the chunks: (groups, K, batch, channels x state)."""
+    size = cut(u.shape[0] * A.shape[0], A.shape[1], u.shape[2])
     return (size.groups, size.chunks, u.shape[0], A.shape[0] * A.shape[1])
 
 
@@ -27,48 +28,25 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     out = torch.empty_like(u, dtype=out_dtype)
     state = A.new_zeros(layout.state_shape) if initial_state is None else layout.state(initial_state)
     saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
-    for index in range(layout.cut.groups):
-        group = Group(layout, index, u, delta, A, B, C, delta_bias, delta_softplus)
-        a = group.decays()
-        before = _states_before(group, a, state)
-        if keep:
-            saved[index].copy_(before.flatten(2))
-        h = _states(group, a, before, out=a)
-        y = _outputs(group, h, D, layout)
+    work = _buffer(layout, A)
+    for first in layout.blocks:
+        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
+        y = torch.empty_like(block.s)
+        for index in range(len(block)):
+            group = block.group(index)
+            a = group.decays(out=work)
+            before = _states_before(group, a, state)
+            if keep:
+                saved[first + index].copy_(before.flatten(2))
+            h = _states(group, a, before, out=work)
+            contract(group.C, h, out=y[index])
+            state = h[-1, -1].clone()
+        if D is not None:
+            y.addcmul_(block.u, layout.vector(D))
         if z is not None:
-            y.mul_(F.silu(layout.chunked(z, index)))
-        layout.write(y, out, index)
-        state = h[-1, -1].clone()
+            y.mul_(F.silu(layout.read(z, first)))
+        layout.write(y, out, first)
     return out, layout.state_back(state), saved
-
-
-def _states_before(group: Group, a: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R)."""
-    T, K = a.shape[:2]
-    before = state.new_empty(K, *state.shape)
-    before[0] = state
-    if K > 1:
-        h = torch.zeros_like(before)
-        for t in range(T):
-            h.mul_(a[t]).addcmul_(group.x[t].unsqueeze(-2), group.B_at(t))
-        P = group.chunk_decays()
-        for k in range(K - 1):
-            torch.addcmul(h[k], P[k], before[k], out=before[k + 1])
-    return before
-
-
-def _states(group: Group, a: torch.Tensor, before: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """The states after each step (T, K, b, G, N, R); `out` may be a."""
-    h = before
-    for t in range(len(a)):
-        h = torch.mul(h, a[t], out=out[t]).addcmul_(group.x[t].unsqueeze(-2), group.B_at(t))
-    return out
-
-
-def _outputs(group: Group, h: torch.Tensor, D: torch.Tensor | None, layout: Layout) -> torch.Tensor:
-    """C h + D u, (T, K, b, G, R)."""
-    y = contract(group.C, h)
-    return y if D is None else y.addcmul_(group.u, layout.rows(D))
 
 
 def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus):
@@ -80,76 +58,134 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     dz = None if z is None else torch.empty_like(z)
     matrix = layout.matrix(A)
     dA = torch.zeros_like(matrix)
-    dB, dC = (torch.zeros_like(matrix) if M.dim() == 2 else torch.empty_like(M) for M in (B, C))
+    dB, dC = (_MatrixGradient(M, layout) for M in (B, C))
     dD, dbias = (None if p is None else A.new_zeros(layout.G, layout.R) for p in (D, delta_bias))
     # the gradient that reaches the state behind the group from later steps
     later = A.new_zeros(layout.state_shape) if grad_last_state is None else layout.state(grad_last_state)
+    a, h, g = (_buffer(layout, A) for _ in range(3))
 
-    for index in reversed(range(layout.cut.groups)):
-        group = Group(layout, index, u, delta, A, B, C, delta_bias, delta_softplus)
-        a, before = group.decays(), saved[index].view(-1, *layout.state_shape)
-        h = _states(group, a, before, out=torch.empty_like(a))
-        dy = layout.chunked(grad_out, index)
+    for first in reversed(layout.blocks):
+        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
+        dy = layout.read(grad_out, first)
         if z is not None:
-            gate = layout.chunked(z, index)
+            # dy is the gradient behind the gate until y is rebuilt
+            behind_gate, gate, y = dy, layout.read(z, first), torch.empty_like(dy)
             sigma = torch.sigmoid(gate)
-            slope = torch.addcmul(sigma, gate * sigma, 1 - sigma)
-            layout.write(_outputs(group, h, D, layout).mul_(dy).mul_(slope), dz, index)
-            dy.mul_(gate).mul_(sigma)
-        g, e = _adjoint(group, a, dy, later)
-        later = e[0, 0].clone()
-        dx = contract(group.B, g)
-        _add_matrix_gradient(dB, g.mul_(group.x.unsqueeze(-2)), layout, index)
-
-        # e is a g; with the state before the step it makes the gradient of s A, of which q is the name
-        q = e
-        q[0].mul_(before)
-        q[1:].mul_(h[:-1])
-        _add_matrix_gradient(dC, h.mul_(dy.unsqueeze(-2)), layout, index)
-        dA += torch.mul(q, group.s.unsqueeze(-2), out=h).sum((0, 1, 2))
-        ds = q.mul_(matrix).sum(-2).addcmul_(dx, group.u)
+            dy = dy * gate * sigma
+        dx, ds = torch.empty_like(dy), torch.empty_like(dy)
+        dB.open(block.B)
+        dC.open(block.C)
+        for index in reversed(range(len(block))):
+            group, before = block.group(index), saved[first + index].view(-1, *layout.state_shape)
+            _states(group, group.decays(out=a), before, out=h)
+            if z is not None:
+                contract(group.C, h, out=y[index])
+            _adjoint(group, a, dy[index], later, g)  # a becomes a g, the gradient of the state before each step
+            later = a[0, 0].clone()
+            contract(group.B, g, out=dx[index])
+            dB.add(index, g.mul_(group.x.unsqueeze(-2)))
+            a[:, 0].mul_(before)
+            a[:, 1:].mul_(h[:, :-1])  # now the gradient of s A
+            dC.add(index, h.mul_(dy[index].unsqueeze(-2)))
+            dA += torch.mul(a, group.s.unsqueeze(-2), out=h).sum((0, 1, 2))
+            torch.sum(a.mul_(matrix), -2, out=ds[index])
+        dB.close(first)
+        dC.close(first)
+        if z is not None:
+            if D is not None:
+                y.addcmul_(block.u, layout.vector(D))
+            slope = torch.addcmul(sigma, gate.mul_(sigma), 1 - sigma)
+            layout.write(y.mul_(behind_gate).mul_(slope), dz, first)
+        ds.addcmul_(dx, block.u)
         if delta_softplus:
-            ds.mul_(group.p.sigmoid_())
-        layout.write(ds, ddelta, index)
+            ds.mul_(block.p.sigmoid_())
+        layout.write(ds, ddelta, first)
         if dbias is not None:
-            dbias += layout.zero_tail(ds, index).sum((0, 1, 2))
-        dx.mul_(group.s)
+            dbias += layout.zero_tail(ds, first).sum((0, 1, 2, 3))
+        dx.mul_(block.s)
         if D is not None:
-            dx.addcmul_(dy, layout.rows(D))
-            dD += dy.mul_(group.u).sum((0, 1, 2))
-        layout.write(dx, du, index)
+            dx.addcmul_(dy, layout.vector(D))
+            dD += dy.mul_(block.u).sum((0, 1, 2, 3))
+        layout.write(dx, du, first)
 
-    dB, dC = (layout.matrix_back(d).to(M.dtype) if M.dim() == 2 else d for d, M in ((dB, B), (dC, C)))
     dD, dbias = (None if d is None else d.flatten() for d in (dD, dbias))
     dstate = None if initial_state is None else layout.state_back(later)
-    return du, ddelta, layout.matrix_back(dA), dB, dC, dD, dz, dbias, dstate
+    return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
 
 
-def _adjoint(group: Group, a: torch.Tensor, dy: torch.Tensor, later: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The reverse recurrence g_t = C_t dy_t + e_{t+1}, e_t = a_t g_t, with e behind the group given: (g, e).
+def _buffer(layout: Layout, A: torch.Tensor) -> torch.Tensor:
+    """Room for a group's (K, T, b, G, N, R)."""
+    return A.new_empty(layout.cut.chunks, layout.cut.steps, *layout.state_shape)
 
-    Both (T, K, b, G, N, R); e takes the place of a.
+
+def _states_before(group: Group, a: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R)."""
+    K, T = a.shape[:2]
+    before = state.new_empty(K, *state.shape)
+    before[0] = state
+    if K > 1:
+        h = torch.zeros_like(before)
+        for t in range(T):
+            h.mul_(a[:, t]).addcmul_(group.x_at(t), group.B_at(t))
+        P = group.chunk_decays()
+        for k in range(K - 1):
+            torch.addcmul(h[k], P[k], before[k], out=before[k + 1])
+    return before
+
+
+def _states(group: Group, a: torch.Tensor, before: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The states after each step (K, T, b, G, N, R); `out` may be a."""
+    h = before
+    for t in range(a.shape[1]):
+        h = torch.mul(h, a[:, t], out=out[:, t]).addcmul_(group.x_at(t), group.B_at(t))
+    return out
+
+
+def _adjoint(group: Group, a: torch.Tensor, dy: torch.Tensor, later: torch.Tensor, g: torch.Tensor) -> None:
+    """The reverse recurrence g_t = C_t dy_t + a_{t+1} g_{t+1}; a_t is overwritten by a_t g_t.
+
+    a, g (K, T, b, G, N, R); dy (K, T, b, G, R); later (b, G, N, R) is what stands for a g behind the last step.
     """
-    T, K = a.shape[:2]
-    behind = torch.empty_like(a[0])
+    K, T = a.shape[:2]
+    behind = torch.empty_like(g[:, 0])
     behind[-1] = later
     if K > 1:
         local = torch.zeros_like(behind)
         for t in reversed(range(T)):
-            local.addcmul_(dy[t].unsqueeze(-2), group.C_at(t)).mul_(a[t])
+            local.addcmul_(dy[:, t].unsqueeze(-2), group.C_at(t)).mul_(a[:, t])
         P = group.chunk_decays()
         for k in reversed(range(1, K)):
             torch.addcmul(local[k], P[k], behind[k], out=behind[k - 1])
-    g, e = torch.empty_like(a), behind
     for t in reversed(range(T)):
-        torch.addcmul(e, dy[t].unsqueeze(-2), group.C_at(t), out=g[t])
-        e = torch.mul(a[t], g[t], out=a[t])
-    return g, a
+        torch.addcmul(behind, dy[:, t].unsqueeze(-2), group.C_at(t), out=g[:, t])
+        behind = torch.mul(a[:, t], g[:, t], out=a[:, t])
 
 
-def _add_matrix_gradient(gradient: torch.Tensor, terms: torch.Tensor, layout: Layout, index: int) -> None:
-    """Sum terms (T, K, b, G, N, R) over what B or C is shared by: everything but the channels, or the channels."""
-    if gradient.dim() == 3:
-        gradient += terms.sum((0, 1, 2))
-    else:
-        layout.write(terms.sum(-1), gradient, index)
+class _MatrixGradient:
+    """The gradient of B or C: a sum over channels where it is variable, over batch and time where it is constant."""
+
+    def __init__(self, matrix: torch.Tensor, layout: Layout):
+        self.layout, self.matrix = layout, matrix
+        self.constant = matrix.dim() == 2
+        self.total = torch.zeros_like(layout.matrix(matrix)) if self.constant else torch.empty_like(matrix)
+        self.rows = None
+
+    def open(self, block_matrix: torch.Tensor) -> None:
+        """Begin a block."""
+        if not self.constant:
+            self.rows = torch.empty_like(block_matrix.squeeze(-1))
+
+    def add(self, index: int, terms: torch.Tensor) -> None:
+        """Group `index` contributes terms (K, T, b, G, N, R)."""
+        if self.constant:
+            self.total += terms.sum((0, 1, 2))
+        else:
+            torch.sum(terms, -1, out=self.rows[index])
+
+    def close(self, first: int) -> None:
+        """End the block."""
+        if not self.constant:
+            self.layout.write(self.rows, self.total, first)
+
+    def result(self) -> torch.Tensor:
+        return self.layout.matrix_back(self.total).to(self.matrix.dtype) if self.constant else self.total
