@@ -179,6 +179,12 @@ def mirrored(predictor: Predictor, axes: Sequence[int]) -> Predictor:
     return predict
 
 
+def choose_scratch(shape: Sequence[int], max_memory: int | None, scratch: str | Path | None) -> str | Path | None:
+    """The folder for a LogitsStore of this shape; None if it fits into `max_memory` (default: half of what is free)."""
+    fits = 4 * math.prod(shape) <= (max_memory or available_memory() // 2)
+    return None if fits else scratch or tempfile.gettempdir()
+
+
 def _starts(length: int, side: int, overlap: float) -> list[int]:
     """Where MONAI puts windows along an axis: evenly, the last one moved back to end with the volume."""
     interval = max(1, int(side * (1 - overlap)))

@@ -1,0 +1,137 @@
+"""A trained segmentation model from a work folder or a configuration, with its weights."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
+from mamba_vision.registry import MODELS
+from mamba_vision.volumes.planning import Plan
+
+_TRAIN_FIRST = "train first: python tools/train.py {}"
+
+
+def init_volume_model(
+    config_or_workdir: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> nn.Module:
+    """A VolumeSegmentor ready to segment: its configuration, its plan, its weights.
+
+    Args:
+        config_or_workdir: the work folder that tools/plan.py made and tools/train.py trained in (config.py, plan.json
+            and checkpoints; it may have been moved), or a configuration.
+        checkpoint: weights; of a work folder by default the best, else the last. Read weights-only, loaded strictly.
+        device: 'cpu', 'cuda', 'cuda:1' ...; a GPU by default if there is one.
+
+    Returns:
+        The model in evaluation mode, with the attributes `cfg` (the configuration), `checkpoint` (the file) and `plan`.
+
+    Raises:
+        FileNotFoundError: no configuration, or no checkpoint.
+        ValueError: a device that is not there, or a model that is not for volumes.
+        CheckpointError: the checkpoint is damaged, refused, or belongs to another network.
+    """
+    device = choose_device(device)
+    folder, cfg = _configuration(config_or_workdir)
+    weights = Path(checkpoint) if checkpoint is not None else find_checkpoint(folder)
+    settings = dict(cfg.model)
+    if folder is not None and (folder / "plan.json").is_file():
+        settings["plan"] = str(folder / "plan.json")  # a merged configuration names the place it was planned at
+    try:
+        with DefaultScope.overwrite_default_scope("mamba_vision"):
+            model = MODELS.build(settings)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{cfg.filename or 'config'}: the model cannot be built: {error}") from error
+    if not hasattr(model, "predict_logits") or getattr(model, "plan", None) is None:
+        found = f"{type(model).__name__} and no {folder / 'plan.json' if folder else 'plan'}"
+        raise ValueError(f"{config_or_workdir}: expected a VolumeSegmentor with its plan, found {found}")
+    Plan.from_dict(model.plan, folder / "plan.json" if folder else "plan")
+    content = load_file(weights)
+    state = find_state_dict(content, source=f"checkpoint {weights}")
+    alone = not any(name.startswith("network.") for name in state)  # the network's weights, as nnU-Net stores them
+    try:
+        load_published(model.network if alone else model, content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights}: {error}") from error
+    model.cfg, model.checkpoint = cfg, weights
+    return model.to(device).eval()
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device, or a GPU if there is one and none is named.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({reason})") from error
+    return chosen
+
+
+def find_checkpoint(folder: Path | None) -> Path:
+    """The best checkpoint in a work folder, else the one that `last_checkpoint` names, else the newest.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if folder is None:
+        raise FileNotFoundError("checkpoint: a configuration without a folder needs one")
+    by_age = sorted(folder.glob("*.pth"), key=lambda file: file.stat().st_mtime, reverse=True)
+    best = [file for file in by_age if file.name.startswith("best")]
+    if best:
+        return best[0]
+    pointer = folder / "last_checkpoint"
+    if pointer.is_file():
+        # It holds the full path of when it was written; the folder may have been moved since.
+        last = folder / Path(pointer.read_text().strip().replace("\\", "/")).name
+        if last.is_file():
+            return last
+    if by_age:
+        return by_age[0]
+    hint = _TRAIN_FIRST.format(folder / "config.py")
+    raise FileNotFoundError(f"{folder}: no checkpoint (best_*.pth, epoch_*.pth); {hint}, or name one")
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal: which weights a segmentation was made with."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _configuration(source: str | Path | Config) -> tuple[Path | None, Config]:
+    """The folder that belongs to it (if any), and the configuration read."""
+    if isinstance(source, Config):
+        return (Path(source.filename).parent if source.filename else None), source
+    path = Path(source)
+    if path.is_dir():
+        file = path / "config.py"
+        if not file.is_file():
+            found = sorted(path.glob("*.py"))
+            if len(found) != 1:
+                names = ", ".join(file.name for file in found) or "none"
+                raise FileNotFoundError(f"{path}: expected config.py, as tools/plan.py writes it; found {names}")
+            file = found[0]
+    elif path.is_file():
+        file = path
+    else:
+        raise FileNotFoundError(f"{path}: no such work folder or configuration")
+    if file.suffix not in (".py", ".json", ".yaml", ".yml"):
+        raise FileNotFoundError(f"{file}: expected a work folder or a configuration (.py)")
+    cfg = Config.fromfile(file)
+    if "model" not in cfg:
+        raise FileNotFoundError(f"{file}: expected a configuration with a model, found none")
+    return file.parent, cfg
