@@ -41,7 +41,7 @@ def restore_labels(
     inside = _crop_of(result, geometry)
     matrices = _matrices(geometry, plan)
     for rows in _slabs(geometry, max_memory, arrays=3):
-        best = resample_slab(_reader(logits, 0), matrices, rows)
+        best = np.array(resample_slab(_reader(logits, 0), matrices, rows))  # a copy: it may be a view of the logits
         classes = np.zeros(best.shape, dtype=values.dtype)
         for number in range(1, plan.num_classes):
             score = resample_slab(_reader(logits, number), matrices, rows)
