@@ -1,9 +1,9 @@
 """Prepared cases on disk: whole or not at all, and reused while nothing that they rest on has changed.
 
-CASE.image.npy         (C, *S) float32
-CASE.label.npy         (*S) int16 class numbers; absent without a label
-CASE.foreground.npz    '1', '2', ...: (n, 3) int32, voxels of each class to centre patches on
-CASE.json              geometry, hashes of plan and files; written last: a case without it is not there
+CASE/image.npy         (C, *S) float32
+CASE/label.npy         (*S) int16 class numbers; absent without a label
+CASE/foreground.npz    '1', '2', ...: (n, 3) int32, voxels of each class to centre patches on
+CASE/case.json         spacing, geometry, hashes of plan and files; written last: a case without it is not there
 """
 
 import hashlib
@@ -28,7 +28,9 @@ from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.volume import VolumeError
 
 _FORMAT = 1
-_PREPARING = ("channels", "labels", "axes", "spacing", "normalization", "use_mask", "intensities")  # fields of the plan
+_PREPARING = (  # fields of the plan
+    "channels", "labels", "axes", "spacing", "normalization", "use_mask", "intensities", "fix_geometry",
+)  # fmt: skip
 _LOCATIONS = 10_000  # voxels kept a class ...
 _LOCATION_SHARE = 0.01  # ... or this share of them, if that is more
 _LOCATION_SEED = 1234
@@ -39,13 +41,17 @@ _BYTES_A_VOXEL = 40  # peak of reading and preparing, a voxel and channel of the
 class CachedCase:
     """A prepared case on disk. Arrays are memory-mapped, read-only: a patch costs what a patch holds."""
 
-    folder: Path
-    case: str
+    folder: Path  # of this case
+
+    @property
+    def case(self) -> str:
+        """Its name."""
+        return self.folder.name
 
     @cached_property
     def record(self) -> dict:
-        """What CASE.json says."""
-        return json.loads((self.folder / f"{self.case}.json").read_text(encoding="utf-8"))
+        """What case.json says."""
+        return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
 
     @property
     def geometry(self) -> Geometry:
@@ -65,18 +71,17 @@ class CachedCase:
     @property
     def image(self) -> np.ndarray:
         """(C, *S) float32."""
-        return np.load(self.folder / f"{self.case}.image.npy", mmap_mode="r")
+        return np.load(self.folder / "image.npy", mmap_mode="r")
 
     @property
     def label(self) -> np.ndarray | None:
         """(*S) int16, or None."""
-        path = self.folder / f"{self.case}.label.npy"
-        return np.load(path, mmap_mode="r") if self.record["label"] else None
+        return np.load(self.folder / "label.npy", mmap_mode="r") if self.record["label"] else None
 
     @cached_property
     def foreground(self) -> dict[int, np.ndarray]:
         """Class -> (n, 3) voxels of it, for the classes above 0 that occur."""
-        with np.load(self.folder / f"{self.case}.foreground.npz") as stored:
+        with np.load(self.folder / "foreground.npz") as stored:
             return {int(key): stored[key] for key in sorted(stored.files, key=int)}
 
 
@@ -86,14 +91,13 @@ def build_cache(
     folder: str | Path,
     workers: int | None = None,
     progress: bool = False,
-    fix_geometry: str = "error",
     console: Console | None = None,
 ) -> list[CachedCase]:
     """Prepare what is not prepared yet.
 
-    A case is reused if its JSON names the same preparation (the plan's channels, labels, axes, spacing and
-    normalization; not the patch), the same files with the same content, and the same `fix_geometry`. Content is
-    compared by size and time of change, and by SHA-256 where the times differ.
+    A case is reused if its JSON names the same preparation (the plan's channels, labels, axes, spacing, normalization
+    and cure of geometry; not the patch) and the same files with the same content. Content is compared by size and time
+    of change, and by SHA-256 where the times differ.
 
     Args:
         scans: with or without labels.
@@ -101,22 +105,20 @@ def build_cache(
         folder: made if missing.
         workers: cases at once; by default a core each, as far as free memory goes.
         progress: draw a bar.
-        fix_geometry: see read_volume.
 
     Raises:
         VolumeError: of the first case that cannot be read; those done stay done.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     preparation = plan_hash(plan)
-    missing = [scan for scan in scans if not _is_current(folder, scan, preparation, fix_geometry)]
+    missing = [scan for scan in scans if not _is_current(folder / scan.case, scan, preparation)]
     if missing:
         workers = workers or default_workers(_peak_bytes(scan) for scan in missing)
         for_each(
-            lambda scan: _prepare(folder, scan, plan, preparation, fix_geometry),
+            lambda scan: _prepare(folder / scan.case, scan, plan, preparation),
             missing, workers=workers, title="Preparing scans", progress=progress, console=console,
         )  # fmt: skip
-    return [CachedCase(folder, scan.case) for scan in scans]
+    return [CachedCase(folder / scan.case) for scan in scans]
 
 
 def load_case(folder: str | Path, case: str) -> CachedCase:
@@ -125,10 +127,10 @@ def load_case(folder: str | Path, case: str) -> CachedCase:
     Raises:
         VolumeError: it is not there.
     """
-    folder = Path(folder)
-    if not (folder / f"{case}.json").is_file():
-        raise VolumeError(folder / f"{case}.json", "no such prepared case", "one that build_cache made")
-    return CachedCase(folder, case)
+    found = CachedCase(Path(folder) / case)
+    if not (found.folder / "case.json").is_file():
+        raise VolumeError(found.folder, "no such prepared case", "one that build_cache made")
+    return found
 
 
 def plan_hash(plan: Plan) -> str:
@@ -151,27 +153,27 @@ def foreground_locations(label: np.ndarray, classes: int) -> dict[int, np.ndarra
     return locations
 
 
-def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str, fix_geometry: str) -> None:
-    (folder / f"{scan.case}.json").unlink(missing_ok=True)  # from here on the old case is no longer there
+def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str) -> None:
+    (folder / "case.json").unlink(missing_ok=True)  # from here on the old case is no longer there
     sources = _sources(scan, with_hash=True)
-    volume = read_volume(scan.images, scan.series, fix_geometry)
-    label = read_label(scan.label, volume, fix_geometry) if scan.label is not None else None
+    volume = read_volume(scan.images, scan.series, plan.fix_geometry)
+    label = read_label(scan.label, volume, plan.fix_geometry) if scan.label is not None else None
     case: Case = preprocess(volume, plan, label)
-    _save(folder / f"{scan.case}.image.npy", case.image)
+    _save(folder / "image.npy", case.image)
     if case.label is not None:
-        _save(folder / f"{scan.case}.label.npy", case.label)
+        _save(folder / "label.npy", case.label)
         locations = foreground_locations(case.label, plan.num_classes)
-        with atomic_path(folder / f"{scan.case}.foreground.npz") as temporary:
+        with atomic_path(folder / "foreground.npz") as temporary:
             np.savez(temporary, **{str(number): voxels for number, voxels in locations.items()})
     write_json(
-        folder / f"{scan.case}.json",
+        folder / "case.json",
         {
             "format": _FORMAT,
             "case": scan.case,
+            "spacing": list(plan.spacing),
             "images": [str(path.resolve()) for path in scan.images],
             "label": str(scan.label.resolve()) if scan.label else None,
             "series": scan.series,
-            "fix_geometry": fix_geometry,
             "preparation": preparation,
             "sources": sources,
             "geometry": case.geometry.to_dict(),
@@ -184,16 +186,16 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array)
 
 
-def _is_current(folder: Path, scan: ScanFiles, preparation: str, fix_geometry: str) -> bool:
+def _is_current(folder: Path, scan: ScanFiles, preparation: str) -> bool:
     try:
-        record = json.loads((folder / f"{scan.case}.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    expected = {"format": _FORMAT, "preparation": preparation, "fix_geometry": fix_geometry, "series": scan.series}
+    expected = {"format": _FORMAT, "preparation": preparation, "series": scan.series}
     if any(record.get(key) != value for key, value in expected.items()):
         return False
     endings = ("image.npy", "label.npy", "foreground.npz") if scan.label else ("image.npy",)
-    if not all((folder / f"{scan.case}.{ending}").is_file() for ending in endings):
+    if not all((folder / ending).is_file() for ending in endings):
         return False
     return _same_content(record.get("sources"), scan)
 

@@ -15,6 +15,7 @@ import numpy as np
 from mamba_vision.utils.atomic import write_json
 from mamba_vision.volumes import topology
 from mamba_vision.volumes.fingerprint import Fingerprint
+from mamba_vision.volumes.reading import GEOMETRY_FIXES
 from mamba_vision.volumes.topology import Topology
 from mamba_vision.volumes.volume import VolumeError
 
@@ -67,6 +68,7 @@ class Plan:
         intensities: a channel: the data set's foreground mean, std, percentile_00_5, percentile_99_5.
         network: type and arguments for MODELS.build.
         median_shape: of the data set at `spacing`, along the network axes.
+        fix_geometry: what is done to channels and labels in another grid than their scan: 'error', 'resample', 'copy'.
         reasons: field -> why it is what it is.
     """
 
@@ -82,6 +84,7 @@ class Plan:
     intensities: list[dict[str, float]]
     network: dict[str, Any]
     median_shape: tuple[int, int, int]
+    fix_geometry: str = "error"
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class Plan:
         for name in ("normalization", "use_mask", "intensities"):
             if len(getattr(self, name)) != len(self.channels):
                 raise ValueError(f"{name}: expected one entry a channel {self.channels}, found {getattr(self, name)}")
+        if self.fix_geometry not in GEOMETRY_FIXES:
+            raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {self.fix_geometry!r}")
         for scheme in self.normalization:
             if scheme not in SCHEMES:
                 raise ValueError(f"normalization: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
@@ -127,7 +132,7 @@ class Plan:
             VolumeError: missing, misspelt or impossible entries.
         """
         known = {item.name for item in fields(cls)}
-        missing, unknown = sorted(known - {"reasons"} - set(content)), sorted(set(content) - known)
+        missing, unknown = sorted(known - {"reasons", "fix_geometry"} - set(content)), sorted(set(content) - known)
         if missing or unknown:
             parts = [f"no {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
             raise VolumeError(source, " and ".join(parts), f"the entries {', '.join(sorted(known))}")
@@ -170,6 +175,7 @@ def make_plan(
     spacing: Sequence[float] | None = None,
     patch_size: Sequence[int] | None = None,
     batch_size: int | None = None,
+    fix_geometry: str = "error",
 ) -> Plan:
     """The plan for a data set.
 
@@ -186,6 +192,7 @@ def make_plan(
         patch_size: voxels along the same axes, instead of the largest that fits; rounded up to what the
             network divides.
         batch_size: patches, instead of what fits.
+        fix_geometry: as in Plan.
 
     Raises:
         ValueError: an unknown model or preset, or sizes that are not positive.
@@ -251,7 +258,7 @@ def make_plan(
     return Plan(
         dataset, list(channels), dict(labels), axes, target, found.patch_size, fits, schemes, masks,
         [{key: getattr(channel, key) for key in kept} for channel in fingerprint.intensities],
-        network, tuple(round(float(side)) for side in median), reasons,
+        network, tuple(round(float(side)) for side in median), fix_geometry, reasons,
     )  # fmt: skip
 
 
