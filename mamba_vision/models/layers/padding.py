@@ -1,17 +1,18 @@
 """Padding to sizes that a network can halve, and cropping what comes out: nothing happens where the size fits."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def padded_size(size: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
-    """The next size that `multiple` divides, with at least two cells of it in all: one voxel has no instance norm."""
-    padded = [-(-n // m) * m for n, m in zip(size, multiple)]
-    if all(n == m for n, m in zip(padded, multiple)):
-        padded[-1] *= 2
-    return tuple(padded)
+def padded_size(size: Sequence[int], multiple: Sequence[int], least: int = 2) -> tuple[int, ...]:
+    """The next size that `multiple` divides, of at least `least` cells in all: one voxel has no instance norm."""
+    cells = [-(-n // m) for n, m in zip(size, multiple)]
+    while prod(cells) < least:
+        cells[-1] += 1
+    return tuple(n * m for n, m in zip(cells, multiple))
 
 
 def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,3 +1,4 @@
+from mamba_vision.models.networks.lightm_unet import LightMUNet
 from mamba_vision.models.networks.umamba import UMamba
 
-__all__ = ["UMamba"]
+__all__ = ["LightMUNet", "UMamba"]

@@ -4,21 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from network_cases import recorded_gradients
+from torch import nn
 
-from mamba_vision.checkpoints import CheckpointError, load_published, published_names
+from mamba_vision.checkpoints import CheckpointError, load_published
 from mamba_vision.models.layers.grid_mamba import GridMamba
 from mamba_vision.models.layers.residual import BasicBlockD, BasicResBlock
 from mamba_vision.models.networks import UMamba
 from mamba_vision.models.networks.umamba import ARCHS
 from mamba_vision.registry import MODELS
-
-
-def gradients(model: nn.Module, case) -> dict[str, Tensor]:
-    """The recorded gradients, under their published names."""
-    parameters = dict(model.named_parameters())
-    ours = {theirs: name for name, theirs in published_names(model).items()}
-    return {name: parameters[ours[name]].grad for name in case.gradients}
 
 
 def from_case(case, **settings: object) -> UMamba:
@@ -53,7 +47,7 @@ def test_mamba_layer_parity(golden, name: str) -> None:
     load_published(layer, case.state_dict())
     output = layer(case.inputs()["x"])
     case.loss(output=output).backward()
-    case.check(gradients(layer, case), output=output)
+    case.check(recorded_gradients(layer, case), output=output)
 
 
 def test_res_stage_parity(golden) -> None:
@@ -62,7 +56,7 @@ def test_res_stage_parity(golden) -> None:
     load_published(stage, case.state_dict())
     output = stage(case.inputs()["x"])
     case.loss(output=output).backward()
-    case.check(gradients(stage, case), output=output)
+    case.check(recorded_gradients(stage, case), output=output)
 
 
 @pytest.mark.parametrize("name", ["bot_3d_small", "enc_3d_small", "bot_2d_small", "enc_2d_small"])
@@ -72,7 +66,7 @@ def test_network_parity(golden, name: str) -> None:
     outputs = {f"seg{i}": logits for i, logits in enumerate(model(case.inputs()["x"]))}
     assert set(outputs) == set(case.outputs)
     case.loss(**outputs).backward()
-    case.check(gradients(model, case), **outputs)
+    case.check(recorded_gradients(model, case), **outputs)
     model.deep_supervision = False
     case.check(seg0=model(case.inputs()["x"]))
 

@@ -1,0 +1,133 @@
+"""LightM-UNet: parity in 2 and 3 dimensions, checkpoints, any size, precision."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from network_cases import recorded_gradients
+from torch import Tensor
+
+from mamba_vision.checkpoints import CheckpointError, load_published
+from mamba_vision.models.networks.lightm_unet import ARCHS, LightMUNet, ResMambaBlock, ResUpBlock, VisionMambaLayer
+from mamba_vision.registry import MODELS
+
+STYLE = (("group", {"num_groups": 8}), ("relu", {"inplace": True}))
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("rvm_layer", lambda: VisionMambaLayer(24, 40)),
+        ("res_mamba_block", lambda: ResMambaBlock(16, 3, *STYLE)),
+        ("res_up_block", lambda: ResUpBlock(16, 2, *STYLE)),
+    ],
+)
+def test_block_parity(golden, name: str, block) -> None:
+    case, block = golden(f"lightm_unet/{name}"), block()
+    load_published(block, case.state_dict())
+    output = block(case.inputs()["x"])
+    case.loss(output=output).backward()
+    case.check(recorded_gradients(block, case), output=output)
+
+
+def from_case(case) -> LightMUNet:
+    kwargs = dict(case.source["kwargs"])
+    model = LightMUNet(num_classes=kwargs.pop("out_channels"), **kwargs)
+    load_published(model, {"network_weights": case.state_dict(), "_best_ema": 0.9})
+    assert sum(p.numel() for p in model.parameters()) == case.parameters
+    return model
+
+
+def run(model: LightMUNet, case) -> dict[str, Tensor]:
+    """Every recorded output."""
+    kept: dict[str, Tensor] = {}
+    for i, layer in enumerate(model.down_layers):
+        layer.register_forward_hook(lambda _, __, y, i=i: kept.update({f"stage{i}": y}))
+    kept["output"] = model(case.inputs()["x"])
+    return {name: kept[name] for name in case.outputs}
+
+
+@pytest.mark.parametrize("name", ["lightm_3d_small", "lightm_2d_small"])
+def test_network_parity(golden, name: str) -> None:
+    case = golden(f"lightm_unet/{name}")
+    model = from_case(case)
+    outputs = run(model, case)
+    case.loss(**outputs).backward()
+    case.check(recorded_gradients(model, case), **outputs)
+
+
+@pytest.mark.parametrize("name", ["lightm_3d_liver", "lightm_2d_lung"])
+def test_published_configuration_parity(golden, name: str) -> None:
+    case = golden(f"lightm_unet/{name}")
+    model = from_case(case)
+    with torch.no_grad():
+        case.check(**run(model, case))
+
+
+@pytest.mark.parametrize(
+    ("arch", "millions"), [("liver_3d", 5.016), ("lung_2d", 5.012), ("liver_3d_f16", 1.345), ("lung_2d_f16", 1.343)]
+)
+def test_published_sizes(arch: str, millions: float) -> None:
+    with torch.device("meta"):
+        assert round(sum(p.numel() for p in LightMUNet(arch).parameters()) / 1e6, 3) == millions
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (9, 5, 14), (1, 3, 2)])
+def test_any_volume_size(size: tuple[int, ...]) -> None:
+    model = LightMUNet("tiny").eval()
+    logits = model(torch.randn(1, 1, *size))
+    assert logits.shape == (1, 3, *size) and logits.isfinite().all() and model.deep_supervision is False
+
+
+def test_two_dimensions_and_options() -> None:
+    x = torch.randn(2, 3, 13, 20)
+    assert LightMUNet("tiny_2d")(x).shape == (2, 3, 13, 20)
+    model = LightMUNet("tiny_2d", upsample_mode="deconv", use_conv_final=False, dropout_prob=0.1)
+    assert "up_samples.0.1.deconv.weight" in model.state_dict() and model(x).shape == (2, 8, 13, 20)
+    assert LightMUNet(dict(in_channels=3, num_classes=2, init_filters=8), spatial_dims=2)(x).shape == (2, 2, 13, 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_with_large_activations(dtype: torch.dtype) -> None:
+    layer = VisionMambaLayer(8, 8)
+    with torch.no_grad():
+        layer.norm.weight.fill_(1e3)
+        layer.mamba.in_proj.weight.mul_(10)
+    x = 1e4 * torch.randn(1, 8, 3, 4, 5)
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(layer(x), layer(x.clone())) and layer(x).dtype == torch.float32
+    model = LightMUNet("tiny")
+    with torch.autocast("cpu", dtype=dtype):
+        logits = model(100 * torch.randn(1, 1, 8, 8, 8))
+    logits.float().mean().backward()
+    assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_built_from_a_config_with_pretrained_weights(tmp_path: Path) -> None:
+    source = LightMUNet("tiny")
+    torch.save({"network_weights": source.state_dict()}, tmp_path / "final.pth")
+    pretrained = dict(type="Pretrained", checkpoint=str(tmp_path / "final.pth"))
+    model = MODELS.build(dict(type="mamba_vision.LightMUNet", arch="tiny", init_cfg=pretrained))
+    model.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values()))
+    with pytest.raises(CheckpointError, match="does not fit LightMUNet"):
+        load_published(LightMUNet("tiny", blocks_down=(1, 1, 2)), tmp_path / "final.pth")
+    decay = model.no_weight_decay()
+    assert "down_layers.1.0.0.mamba.A_log" in decay and all(name.endswith((".A_log", ".D")) for name in decay)
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHS))
+def test_every_variant_builds(arch: str) -> None:
+    with torch.device("meta"):
+        assert LightMUNet(arch).num_classes == ARCHS[arch]["num_classes"]
+
+
+def test_bad_settings_and_input() -> None:
+    with pytest.raises(ValueError, match="blocks_up must have 2 entries"):
+        LightMUNet("tiny", blocks_up=(1, 1, 1))
+    with pytest.raises(ValueError, match="upsample_mode must be one of deconv"):
+        LightMUNet("tiny", upsample_mode="nearest")
+    with pytest.raises(ValueError, match="give in_channels, num_classes, init_filters"):
+        LightMUNet()
+    with pytest.raises(ValueError, match=r"x must be \(batch, 1, D, H, W\)"):
+        LightMUNet("tiny")(torch.zeros(1, 1, 8, 8))
