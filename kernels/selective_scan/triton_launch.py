@@ -1,0 +1,284 @@
+"""From views (b, k, row, c) to kernel launches; selective_scan and ordered_scan both end here.
+
+b batch, k group of channels (selective_scan) or scan order (ordered_scan), row a step or a token, c channel of the k.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from mamba_vision.kernels.selective_scan import triton_backward as bw
+from mamba_vision.kernels.selective_scan import triton_forward as fw
+from mamba_vision.kernels.selective_scan import triton_tuning as tuning
+from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
+
+TILE = 8  # steps between the states kept for backward
+
+
+@dataclass
+class Operands:
+    """Inputs of a scan over `length` steps of K groups, all as views; see triton_forward for what each means.
+
+    u, delta, z (b, k, row, c); A (k c, n); B, C (b, k, row, n), or (k c, n) constant; D, bias (k c).
+    order (b or 1, k, length) int32: u, z and the gradient of y have rows by token; delta, B and C too with `token_rows`.
+    """
+
+    u: torch.Tensor
+    delta: torch.Tensor
+    A: torch.Tensor
+    B: torch.Tensor
+    C: torch.Tensor
+    D: torch.Tensor | None
+    z: torch.Tensor | None
+    bias: torch.Tensor | None
+    initial: torch.Tensor | None
+    softplus: bool
+    length: int
+    order: torch.Tensor | None = None
+    token_rows: bool = False
+
+    def __post_init__(self):
+        self.batch, self.K, _, self.channels = self.u.shape
+        self.N = self.A.shape[1]
+        self.NP = power_of_two(self.N)
+        self.const_B, self.const_C = self.B.dim() == 2, self.C.dim() == 2
+        self.tiles = cdiv(self.length, TILE)
+        self.padded = cdiv(self.length, 64) * 64
+        self.precise = any(t is not None and t.dtype == torch.float32 for t in (self.u, self.delta, self.z))
+
+    def empty(self, *shape: int) -> torch.Tensor:
+        return torch.empty(shape, device=self.u.device, dtype=torch.float32)
+
+    def flags(self) -> dict:
+        return dict(
+            K=self.K, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None, SOFTPLUS=self.softplus,
+            PRECISE=self.precise, CONST_C=self.const_C, ORDER=self.order is not None,
+            D_TOKENS=self.order is not None and self.token_rows,
+        )  # fmt: skip
+
+    def order_stride(self) -> int:
+        return 0 if self.order is None or self.order.shape[0] == 1 else self.K * self.length
+
+
+def saved_shape(batch: int, K: int, length: int, channels: int, states: int) -> tuple[int, ...]:
+    """The states at every eighth step."""
+    return (batch * K, (length + TILE - 1) // TILE, power_of_two(states), channels)
+
+
+def scan_forward(op: Operands, y: torch.Tensor, last: torch.Tensor | None, keep: bool, y_tokens: bool = False):
+    """Fill y (b, k, row, c) and last (b, k c, n); return the states for backward (empty unless `keep`).
+
+    y_tokens: rows of y are tokens (the order visits none twice), else steps.
+    """
+    op_tensors = [op.u, op.delta, y] + ([] if op.z is None else [op.z])
+    saved = op.empty(*saved_shape(op.batch, op.K, op.length, op.channels, op.N)) if keep else op.empty(0)
+    flags = op.flags() | dict(
+        HAS_D=op.D is not None, HAS_INITIAL=op.initial is not None, CONST_B=op.const_B, Y_TOKENS=y_tokens
+    )
+    u, z = op.u, op.u if op.z is None else op.z
+    D, bias, initial, order = (u if t is None else t for t in (op.D, op.bias, op.initial, op.order))
+    last_p = u if last is None else last
+    bk = op.batch * op.K
+    if op.N == 1:
+        choice = tuning.one_state(bk, op.channels, op.length, "forward")
+        V, unit = _vector(choice.V, op_tensors)
+        At, cols = _pack(op, rows=False)
+        nc = cdiv(op.channels, choice.BC)
+        fw.scan_one_state[(nc * bk,)](
+            u, op.delta, cols, At, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
+            op.length, op.padded, op.channels, nc, op.tiles, op.order_stride(),
+            op.B.stride(0), op.C.stride(0), *_strides(V, u, op.delta, z, y),
+            BC=choice.BC, T=TILE, W=choice.W, V=V, WHOLE=op.channels % choice.BC == 0, UNIT=unit, KEEP=keep,
+            LAST=last is not None, **flags, num_warps=choice.W, num_stages=1, **capped(choice.registers),
+        )  # fmt: skip
+        return saved
+    choice = tuning.forward_states(bk, op.channels, op.length, op.N)
+    V, unit = _vector(choice.V, op_tensors)
+    BC = choice.BC if V == choice.V else 32
+    At, rows = _pack(op, rows=True)
+    chunk = choice.chunk or cdiv(op.length, 16) * 16
+    n_chunks = cdiv(op.length, chunk)
+    nc = cdiv(op.channels, BC)
+
+    def launch(phase: int, entering, ends, decays):
+        fw.scan_states[(nc * n_chunks * bk,)](
+            u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
+            op.length, op.padded, op.channels, nc, n_chunks, op.tiles, op.order_stride(),
+            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y),
+            N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase,
+            WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, **flags,
+            num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.registers),
+        )  # fmt: skip
+
+    if n_chunks == 1:
+        launch(0, u, u, u)
+        return saved
+    ends = op.empty(bk, n_chunks, op.NP, op.channels)
+    decays = op.empty(bk, n_chunks, op.channels)
+    entering = torch.empty_like(ends)
+    launch(1, u, ends, decays)
+    _carry(op, ends, decays, At, op.initial, entering, n_chunks, False)
+    launch(2, entering, u, u)
+    return saved
+
+
+def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, d_tokens: bool = False):
+    """Fill du (b, k, step, c), ddelta, dz, dB and dC; return gradients of A, D, bias, initial state.
+
+    d_tokens: ddelta's, dB's and dC's rows are tokens, else steps.
+    """
+    if saved.numel() == 0:
+        y = torch.empty(op.batch, op.K, op.length, op.channels, device=op.u.device, dtype=op.u.dtype)
+        saved = scan_forward(op, y, None, keep=True)
+        del y
+    u, z = op.u, op.u if op.z is None else op.z
+    dz_or = op.u if dz is None else dz
+    tensors = [u, op.delta, grad, du, ddelta] + ([] if op.z is None else [z, dz])
+    bk = op.batch * op.K
+    order = u if op.order is None else op.order
+    D, bias = (u if t is None else t for t in (op.D, op.bias))
+    dA = torch.empty_like(op.A)
+    dD, dbias, dinitial = (None if t is None else torch.empty_like(t) for t in (op.D, op.bias, op.initial))
+    flags = op.flags()
+    grads = flags | dict(HAS_D=op.D is not None, CONST_B=op.const_B, DD_TOKENS=d_tokens)
+    R = op.N + 2 + op.N * (op.const_B + op.const_C)
+    if op.N == 1:
+        choice = tuning.one_state(bk, op.channels, op.length, "backward")
+        V, unit = _vector(choice.V, tensors)
+        BC = choice.BC if V == choice.V else 32
+        nc, n_chunks = cdiv(op.channels, BC), 1
+        At, cols = _pack(op, rows=False)
+        sums = op.empty(bk, 1, R, op.channels)
+        partial = op.empty(nc, bk, 2, op.padded)
+        bw.backward_one_state[(nc * bk,)](
+            u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, u if grad_last is None else grad_last, saved,
+            du, ddelta, dz_or, sums, partial, u if dinitial is None else dinitial, order,
+            op.length, op.padded, op.channels, nc, op.tiles, bk, op.order_stride(), op.B.stride(0), op.C.stride(0),
+            *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
+            BC=BC, T=TILE, W=choice.W, V=V, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
+            INITIAL=dinitial is not None, FAST=BC == 32 * V, AHEAD=choice.ahead, **grads,
+            num_warps=choice.W, num_stages=1, **capped(choice.registers),
+        )  # fmt: skip
+    else:
+        choice = tuning.backward_states(bk, op.channels, op.length, op.N)
+        V, unit = _vector(choice.V, tensors)
+        BC = choice.BC if V == choice.V else 32
+        nc = cdiv(op.channels, BC)
+        chunk = choice.chunk or cdiv(op.length, 16) * 16
+        n_chunks = cdiv(op.length, chunk)
+        At, cols = _pack(op, rows=False)
+        size = bk * n_chunks * op.channels
+        zeroed = torch.zeros(size * (R + (op.NP if n_chunks == 1 else 0)), device=u.device, dtype=torch.float32)
+        sums = zeroed[: size * R].view(bk, n_chunks, R, op.channels)
+        if n_chunks > 1:
+            adjoint = _adjoint_entering(op, choice, At, grad, grad_last, chunk, n_chunks, flags)
+        else:
+            adjoint = zeroed[size * R :].view(bk, 1, op.NP, op.channels)
+            if grad_last is not None:
+                adjoint[:, 0, : op.N].copy_(grad_last.reshape(bk, op.channels, op.N).transpose(1, 2))
+        partial = op.empty(nc, bk, 2 * op.NP, op.padded)
+        bw.backward_states[(nc * n_chunks * bk,)](
+            u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, saved, adjoint,
+            du, ddelta, dz_or, sums, partial, order,
+            op.length, op.padded, op.channels, nc, n_chunks, op.tiles, bk, op.order_stride(),
+            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1),
+            *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
+            N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit,
+            UNROLL=min(choice.unroll, op.N), FAST=BC == 32 * V, RELOAD=choice.reload, **grads,
+            num_warps=1, num_stages=1, **capped(choice.registers),
+        )  # fmt: skip
+        if dinitial is not None:
+            left = adjoint.view(bk, n_chunks, op.NP, op.channels)[:, 0, : op.N].transpose(1, 2)
+            dinitial.copy_(left.reshape(dinitial.shape))
+    _finish(op, partial, sums, dB, dC, dA, dD, dbias, nc, n_chunks, R, d_tokens)
+    return dA, dD, dbias, dinitial
+
+
+def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_chunks: int, flags: dict):
+    tensors = [op.delta, grad] + ([] if op.z is None else [op.z])
+    V, unit = _vector(choice.local_V, tensors)
+    BC = choice.local_BC if V == choice.local_V else 32
+    bk, nc = op.batch * op.K, cdiv(op.channels, BC)
+    z = op.u if op.z is None else op.z
+    _, rows = _pack(op, rows=True, only_C=True)
+    ends = op.empty(bk, n_chunks, op.NP, op.channels)
+    decays = op.empty(bk, n_chunks, op.channels)
+    entering = torch.empty_like(ends)
+    bw.adjoint_of_chunks[(nc * n_chunks * bk,)](
+        op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
+        op.u if op.order is None else op.order, op.length, op.padded, op.channels, nc, n_chunks, op.order_stride(),
+        op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad),
+        N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit, **flags,
+        num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
+    )  # fmt: skip
+    _carry(op, ends, decays, At, grad_last, entering, n_chunks, True)
+    return entering
+
+
+def _carry(op: Operands, ends, decays, At, first, entering, n_chunks: int, reverse: bool) -> None:
+    nc = cdiv(op.channels, 32)
+    fw.carry[(nc * op.NP * op.batch * op.K,)](
+        ends, decays, At, op.u if first is None else first, entering, op.channels, nc, n_chunks,
+        K=op.K, N=op.N, NP=op.NP, BC=32, REVERSED=reverse, HAS_FIRST=first is not None, num_warps=1, num_stages=1,
+    )  # fmt: skip
+
+
+def _pack(op: Operands, rows: bool, only_C: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """A as (k, n, c) times log2(e); B and C as float32 rows (b k, t, 2 NP), or columns (b k, 2 NP, t)."""
+    bk = op.batch * op.K
+    At = op.empty(op.K, op.NP, op.channels)
+    variable = not (op.const_B and op.const_C)
+    packed = op.empty(bk, op.padded, 2 * op.NP) if variable else op.empty(0)
+    order = op.order if op.token_rows else None
+    B = op.u if op.const_B else op.B
+    C = op.u if op.const_C else op.C
+    n_tiles = op.padded // 64 if variable else 0
+    fw.pack[(n_tiles * bk + op.K * cdiv(op.channels, 128),)](
+        op.A, B, C, At, packed, packed, op.u if order is None else order,
+        op.length, op.padded, op.channels, op.order_stride(), *op.A.stride(), *B.stride(), *C.stride(), n_tiles, bk,
+        K=op.K, N=op.N, NP=op.NP, BT=64, HAS_B=not op.const_B and not only_C, HAS_C=not op.const_C,
+        ORDER=order is not None, ROWS=rows, COLS=not rows, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    return At, packed
+
+
+def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunks: int, R: int, tokens: bool) -> None:
+    bk = op.batch * op.K
+    n_tiles = 0 if op.const_B and op.const_C else cdiv(op.length, 64)
+    ctiles = cdiv(op.channels, 32)
+    u = op.u
+    none = (0, 0, 0, 0)
+    bw.finish[(n_tiles * bk + op.K * R * ctiles,)](
+        partial, sums, u if op.const_B else dB, u if op.const_C else dC, dA, u if dD is None else dD,
+        u if dbias is None else dbias, dB if op.const_B else u, dC if op.const_C else u,
+        u if op.order is None else op.order,
+        op.length, op.padded, op.channels, bk * n_chunks, nc, partial.stride(0), bk, n_tiles, ctiles, op.order_stride(),
+        *(none if op.const_B else dB.stride()), *(none if op.const_C else dC.stride()), *dA.stride(),
+        *(dB.stride() if op.const_B else (0, 0)), *(dC.stride() if op.const_C else (0, 0)),
+        K=op.K, N=op.N, NP=op.NP, BT=64, BR=32, BC=32, HAS_D=dD is not None, HAS_BIAS=dbias is not None,
+        CONST_B=op.const_B, CONST_C=op.const_C, TOKENS=tokens, num_warps=4, num_stages=1,
+    )  # fmt: skip
+
+
+def _vector(V: int, tensors: list[torch.Tensor]) -> tuple[int, bool]:
+    """Channels a thread that all tensors allow (alignment, strides), and whether channels are adjacent in all."""
+    unit = all(t.stride(3) == 1 or t.shape[3] == 1 for t in tensors)
+    while V > 1 and not (
+        unit
+        and all(t.data_ptr() % 16 == 0 and not any(s % V for s in _row_strides(t)) for t in tensors)
+    ):  # fmt: skip
+        V //= 2
+    return V, unit
+
+
+def _row_strides(t: torch.Tensor) -> list[int]:
+    """Strides of b, k and row; those of axes of one element never count."""
+    return [0 if t.shape[i] == 1 else t.stride(i) for i in range(3)]
+
+
+def _strides(V: int, *tensors: torch.Tensor) -> list[int]:
+    """Strides of b, k, row divided by V, and of c; for every tensor."""
+    found = []
+    for t in tensors:
+        found += [s // V for s in _row_strides(t)] + [t.stride(3)]
+    return found
