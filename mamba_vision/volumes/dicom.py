@@ -165,7 +165,7 @@ def _choose(path: Path, by_series: dict[str, list[_Slice]], wanted: str | None) 
     if wanted is None:
         raise VolumeError(
             path, f"{len(by_series)} series in one folder: {listing}", "one series",
-            "Choose one by its UID, number or description with --series (series= in Python)",
+            "Choose one by its UID, number or description (--series; series= in Python), or move the others away",
         )  # fmt: skip
     raise VolumeError(path, f"{len(matches)} series called {wanted!r} among: {listing}", "exactly one")
 

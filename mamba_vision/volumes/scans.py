@@ -50,16 +50,13 @@ class DatasetInfo:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def find_scans(
-    path: str | Path, subset: str = "train", series: str | None = None, labels: str | Path | None = None
-) -> list[ScanFiles]:
+def find_scans(path: str | Path, subset: str = "train", series: str | None = None) -> list[ScanFiles]:
     """The scans at `path`, sorted by case name.
 
     Args:
         path: see the module's list of layouts.
         subset: of an nnU-Net layout, 'train' (imagesTr, labelsTr) or 'test' (imagesTs, labelsTs).
         series: which series, for DICOM folders that hold several.
-        labels: a folder of label files, for layouts that do not name one.
 
     Raises:
         VolumeError: nothing there, an empty folder, or two files of one case and channel.
@@ -69,8 +66,7 @@ def find_scans(
     path = Path(path)
     if not path.exists():
         raise VolumeError(path, "no such file or folder", "scans")
-    images, found_labels = image_folders(path, subset)
-    labels = Path(labels) if labels is not None else found_labels
+    images, labels = image_folders(path, subset)
     if images.is_file():
         groups = _channels_beside(images)
     else:

@@ -1,0 +1,200 @@
+"""From a folder of scans to a work folder that is ready to train: checked, measured, planned, prepared.
+
+from mamba_vision.apis.planning import plan_dataset
+planned = plan_dataset("data/demo", "work_dirs/demo")
+print(planned.plan.patch_size, planned.next_command)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from mamba_vision.apis.config_template import PRESETS as SCHEDULES
+from mamba_vision.apis.config_template import render_config
+from mamba_vision.apis.planning_pictures import write_pictures
+from mamba_vision.utils.atomic import write_text
+from mamba_vision.volumes.cache import build_cache
+from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
+from mamba_vision.volumes.fingerprint import Fingerprint
+from mamba_vision.volumes.planning import Plan, make_plan
+from mamba_vision.volumes.scans import ScanFiles, checked_labels, find_scans, image_folders, read_dataset_info
+from mamba_vision.volumes.splits import load_splits, make_splits, save_splits
+from mamba_vision.volumes.survey import survey
+from mamba_vision.volumes.volume import VolumeError
+
+
+class DatasetError(VolumeError):
+    """A data set with problems that stop the plan; `problems` lists all of them, warnings included."""
+
+    def __init__(self, dataset: str | Path, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        bad = errors(problems)
+        lines = "".join(f"\n  {one.file}: {one.found}; expected {one.expected}" for one in bad)
+        super().__init__(dataset, f"{len(bad)} problem{'s' * (len(bad) != 1)}", "scans that can be trained on")
+        self.args = (f"{self.args[0]}{lines}",)
+
+    def __reduce__(self):
+        return type(self), (self.file, self.problems)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What plan_dataset has found and written."""
+
+    plan: Plan
+    fingerprint: Fingerprint
+    scans: list[ScanFiles]
+    splits: list[dict[str, list[str]]]
+    problems: list[Problem]  # warnings only
+    work_dir: Path
+    config: str  # the text of config.py
+    files: list[Path] = field(default_factory=list)  # written, empty after a dry run
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def next_command(self) -> str:
+        """What to type next."""
+        return f"python tools/train.py {self.work_dir / 'config.py'}"
+
+
+def plan_dataset(
+    dataset: str | Path,
+    work_dir: str | Path,
+    *,
+    model: str = "umamba_bot",
+    preset: str = "default",
+    vram_gb: float | None = None,
+    patch_size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    batch_size: int | None = None,
+    folds: int = 5,
+    channels: Sequence[str] | None = None,
+    labels: Mapping[str, int] | None = None,
+    fix_geometry: str = "error",
+    workers: int | None = None,
+    seed: int = 0,
+    pictures: int = 50,
+    dry_run: bool = False,
+    progress: bool = False,
+    console: Console | None = None,
+) -> Planned:
+    """Check a data set, take its fingerprint, plan, and write the work folder.
+
+    Args:
+        dataset: any layout that volumes.scans.find_scans knows, with labels.
+        work_dir: gets config.py, plan.json, fingerprint.json, splits.json, problems.csv, preprocessed/ and qc/.
+        model, preset, vram_gb, patch_size, spacing, batch_size: see volumes.planning.make_plan.
+        folds: of the cross-validation.
+        channels, labels: names (and values), in place of dataset.json's.
+        fix_geometry: for a label or channel in another grid than its scan: 'error', 'resample' or 'copy'.
+        workers: cases at once; by default a core each, as far as free memory goes.
+        seed: of the training.
+        pictures: the most cases to draw in qc/, outliers first.
+        dry_run: write nothing.
+        progress: draw bars on `console`.
+
+    Raises:
+        DatasetError: problems in the data, all of them; problems.csv is written all the same.
+        VolumeError: no scans there, or an unusable dataset.json.
+        ValueError: an option out of range.
+    """
+    dataset, work_dir = Path(dataset), Path(work_dir)
+    if folds < 2:
+        raise ValueError(f"folds: expected 2 or more, found {folds}")
+    scans = find_scans(dataset)
+    info = read_dataset_info(dataset)
+    names = list(channels) if channels is not None else info.channels
+    meaning = checked_labels(labels, "labels") if labels is not None else info.labels
+    if progress:
+        (console or Console()).print(f"{dataset}: {len(scans)} cases", markup=False, highlight=False)
+    surveyed = survey(
+        scans,
+        len(names) or None,
+        list(meaning.values()) or None,
+        fix_geometry=fix_geometry,
+        workers=workers,
+        progress=progress,
+        console=console,
+    )
+    problems = [*surveyed.problems, *orphan_labels(scans, image_folders(dataset)[1])]
+    if surveyed.fingerprint is not None:
+        problems += _unused_labels(meaning, surveyed.fingerprint, dataset)
+    if errors(problems):
+        if not dry_run:
+            write_problems(work_dir / "problems.csv", problems)
+        raise DatasetError(dataset, problems)
+
+    fingerprint, notes = surveyed.fingerprint, []
+    if not names:
+        names = [f"channel_{number}" for number in range(len(scans[0].images))]
+        notes.append("No dataset.json names the channels: z-scores are used. For CT scans add --channels CT.")
+    if not meaning:
+        meaning = {"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}}
+        notes.append("No dataset.json names the labels: they are called label_1, ...; name them with --labels 1=liver.")
+    plan = make_plan(
+        fingerprint, info.name, names, meaning, model=model, preset=preset, vram_gb=vram_gb, spacing=spacing,
+        patch_size=patch_size, batch_size=batch_size, fix_geometry=fix_geometry,
+    )  # fmt: skip
+    splits, note = _splits(work_dir / "splits.json", [scan.case for scan in scans], folds)
+    notes += [note] if note else []
+    schedule = preset if preset in SCHEDULES else "default"
+    config = render_config(plan, {"scans": str(dataset.resolve())}, work_dir, preset=schedule, seed=seed)
+    planned = Planned(plan, fingerprint, scans, splits, problems, work_dir, config, [], notes)
+    if dry_run:
+        return planned
+    files = _write(planned)
+    prepared = build_cache(scans, plan, work_dir / "preprocessed", workers, progress, console)
+    files.append(work_dir / "preprocessed")
+    files.append(write_pictures(work_dir / "qc", plan, fingerprint, prepared, pictures, progress, console))
+    return replace(planned, files=files)
+
+
+def _write(planned: Planned) -> list[Path]:
+    folder = planned.work_dir
+    config = folder / "config.py"
+    if config.is_file() and config.read_text(encoding="utf-8") != planned.config:
+        config.replace(folder / "config.previous.py")
+        planned.notes.append("config.py was there already; the old one is now config.previous.py.")
+    files = [planned.plan.save(folder / "plan.json"), planned.fingerprint.save(folder / "fingerprint.json")]
+    files.append(save_splits(folder / "splits.json", planned.splits))
+    files.append(write_problems(folder / "problems.csv", planned.problems))
+    files.insert(0, write_text(config, planned.config))
+    return files
+
+
+def _splits(path: Path, cases: Sequence[str], folds: int) -> tuple[list[dict[str, list[str]]], str]:
+    """The splits that are there, as long as they fit the cases; else new ones. And what to say about it."""
+    if path.is_file():
+        splits = load_splits(path)
+        named = {name for fold in splits for part in fold.values() for name in part}
+        if named == set(cases) and len(splits) == min(folds, len(cases)):
+            return splits, ""
+        if named <= set(cases) and len(splits) == min(folds, len(cases)):
+            return splits, f"splits.json was there already and is kept; {len(set(cases) - named)} cases are in no fold."
+        note = "splits.json was for other cases or folds and has been made anew."
+    else:
+        note = ""
+    splits = make_splits(cases, folds)
+    if len(splits) < folds:
+        note = f"{len(cases)} case{'s' * (len(cases) != 1)} make {len(splits)} folds, not {folds}."
+    if len(cases) == 1:
+        note = "A single case: it both trains and validates, so the validation says nothing about other scans."
+    return splits, note
+
+
+def _unused_labels(meaning: Mapping[str, int], fingerprint: Fingerprint, dataset: Path) -> list[Problem]:
+    seen = set(fingerprint.label_values)
+    return [
+        Problem(
+            "",
+            str(dataset),
+            f"label {name!r} = {value} occurs in no case",
+            "examples of every label",
+            "The network can't learn it; is it missing from the label files?",
+            "warning",
+        )
+        for name, value in meaning.items()
+        if value and value not in seen
+    ]

@@ -1,0 +1,70 @@
+"""A plan, and what stands in its way, as a person reads it in a terminal."""
+
+from collections.abc import Sequence
+from math import prod
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mamba_vision.apis.planning import Planned
+from mamba_vision.volumes.checks import Problem, errors
+
+
+def print_problems(console: Console, problems: Sequence[Problem]) -> None:
+    """A line a problem: file, what was found, what was expected, what to do; those that stop the plan first."""
+    if not problems:
+        return
+    bad = len(errors(problems))
+    table = Table(title=f"{bad} problems, {len(problems) - bad} warnings", title_justify="left", show_lines=True)
+    table.add_column("file", overflow="fold")
+    for column in ("found", "expected", "what to do"):
+        table.add_column(column)
+    for problem in sorted(problems, key=lambda one: one.severity != "error"):
+        style = "red" if problem.severity == "error" else "yellow"
+        cells = (problem.file, problem.found, problem.expected, problem.cure)
+        table.add_row(*map(escape, cells), style=style)
+    console.print(table)
+
+
+def print_plan(console: Console, planned: Planned) -> None:
+    """What was read, every choice with its reason, what was written, what comes next."""
+    plan, cases = planned.plan, planned.fingerprint.cases
+    print_problems(console, planned.problems)
+    voxels = sum(prod(case.shape) for case in cases)
+    console.print(
+        f"{plan.dataset}: {len(cases)} cases, {len(plan.channels)} channel{'s' * (len(plan.channels) != 1)} "
+        f"({', '.join(plan.channels)}), {plan.num_classes - 1} labels ({', '.join(list(plan.labels)[1:])}), "
+        f"{voxels / 1e6:.3g} million voxels",
+        markup=False,
+        soft_wrap=True,
+    )
+    network = plan.network
+    choices = {
+        "spacing": (f"{_by(plan.spacing)} mm", "spacing"),
+        "axes": (" ".join("xyz"[axis] for axis in plan.axes), "axes"),
+        "patch": (f"{_by(plan.patch_size)} voxels", "patch_size"),
+        "batch": (str(plan.batch_size), "batch_size"),
+        "intensities": (", ".join(plan.normalization), "normalization"),
+        "network": (f"{network['type']} {network['placement']}, {'-'.join(map(str, network['features']))}", "network"),
+        "folds": (str(len(planned.splits)), ""),
+    }
+    table = Table(title="Plan (along the network's axes)", title_justify="left")
+    for column in ("choice", "value", "why"):
+        table.add_column(column)
+    for choice, (value, reason) in choices.items():
+        table.add_row(choice, escape(value), escape(plan.reasons.get(reason, "")))
+    console.print(table)
+    for note in planned.notes:
+        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+    if not planned.files:
+        console.print("Dry run: nothing was written.")
+        return
+    console.print("Written:")
+    for file in planned.files:
+        console.print(f"  {file}", markup=False, soft_wrap=True)
+    console.print(f"\nNext:  {planned.next_command}", markup=False, soft_wrap=True)
+
+
+def _by(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
