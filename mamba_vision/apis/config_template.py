@@ -20,6 +20,7 @@ class Preset:
     optimizer: Mapping[str, Any]
     augmentation: str
     why: str
+    mirror: bool = False  # average over mirrored copies in prediction
 
 
 PRESETS = {
@@ -31,6 +32,16 @@ PRESETS = {
         optimizer={"type": "SGD", "lr": 1e-2, "momentum": 0.99, "nesterov": True, "weight_decay": 3e-5},
         augmentation="full",
         why="nnU-Net's schedule: 1000 epochs of 250 batches, SGD, all of its augmentation",
+    ),
+    "best": Preset(
+        epochs=1000,
+        iterations=250,
+        validate_every=25,
+        save_every=5,
+        optimizer={"type": "SGD", "lr": 1e-2, "momentum": 0.99, "nesterov": True, "weight_decay": 3e-5},
+        augmentation="full",
+        why="as 'default', on the larger patches of the plan, and with mirrored copies in prediction",
+        mirror=True,
     ),
     "fast": Preset(
         epochs=8,
@@ -44,15 +55,15 @@ PRESETS = {
 }
 
 _FULL_AUGMENTATION = """\
-# nnU-Net's augmentation by MONAI's dictionary transforms; `prob` is the chance a patch. Everything from the first line
-# to CenterSpatialCropd is one resampling of an enlarged patch, so that rotations bring no empty corners.
+# nnU-Net's augmentation by MONAI's dictionary transforms; `prob` is the chance a patch. What is lazy becomes one
+# resampling, of an enlarged patch, so that rotations bring no empty corners.
 degree = 3.14159265 / 180
 train_pipeline = [
     dict(type='RandRotated', keys=['image', 'label'], prob=0.2, mode=['bilinear', 'nearest'], padding_mode='zeros',
-         range_x=$range_x * degree, range_y=$range_y * degree, range_z=$range_z * degree),
+         range_x=$range_x * degree, range_y=$range_y * degree, range_z=$range_z * degree, lazy=True),
     dict(type='RandZoomd', keys=['image', 'label'], prob=0.2, min_zoom=0.7, max_zoom=1.4,
-         mode=['trilinear', 'nearest'], padding_mode='constant'),
-    dict(type='CenterSpatialCropd', keys=['image', 'label'], roi_size=patch_size),
+         mode=['trilinear', 'nearest'], padding_mode='constant', lazy=True),
+    dict(type='CenterSpatialCropd', keys=['image', 'label'], roi_size=patch_size, lazy=True),
     dict(type='RandGaussianNoised', keys='image', prob=0.1, std=0.316),
     dict(type='RandGaussianSmoothd', keys='image', prob=0.2, sigma_x=(0.5, 1), sigma_y=(0.5, 1), sigma_z=(0.5, 1)),
     dict(type='RandScaleIntensityd', keys='image', prob=0.15, factors=0.25),
@@ -123,8 +134,9 @@ model = dict(
     network=network,
     # Soft Dice + cross-entropy, at every resolution of the decoder (weights 1, 1/2, 1/4 ..., the coarsest 0).
     loss=dict(type='DeepSupervisionLoss', loss=dict(type='DiceCELoss', batch_dice=False)),
-    inferer=dict(type='SlidingWindowInferer', roi_size=patch_size, sw_batch_size=batch_size, overlap=0.5),
-    mirror_axes=())  # (0, 1, 2) averages over all mirrored copies in prediction: 8 times the work, a little better
+    inferer=dict(type='SlidingWindowInferer', roi_size=patch_size, sw_batch_size=batch_size, overlap=0.5,
+                 mode='gaussian', sigma_scale=0.125),
+    mirror_axes=$mirror)  # (0, 1, 2) averages over all mirrored copies in prediction: 8 times the work, a little better
 
 # ---- Data -----------------------------------------------------------------------------------------------------------
 $augmentation
@@ -137,7 +149,8 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     # A third of every batch, rounded up, is centred on a voxel of some foreground class.
     batch_sampler=dict(type='PatchBatchSampler', iterations=iterations, foreground=0.33),
-    dataset=dict(**dataset, split='train', patch_size=enlarged, pipeline=train_pipeline))
+    dataset=dict(
+        **dataset, split='train', patch_size=enlarged, final_size=patch_size, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=1,
     num_workers=$val_workers,
@@ -146,9 +159,9 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 # Dice of whole volumes, by sliding window. tools/test.py adds surface distances, in the grid of the scans.
-val_evaluator = dict(type='VolumeMetric', classes=classes, metrics=['dice'])
+val_evaluator = dict(type='VolumeMetric', classes=classes, scores=['dice'])
 test_evaluator = dict(
-    type='VolumeMetric', classes=classes, metrics=['dice', 'hd95', 'surface_dice'], tolerance=$tolerance)  # mm
+    type='VolumeMetric', classes=classes, scores=['dice', 'hd95', 'surface_dice'], tolerance=$tolerance)  # mm
 
 # ---- Schedule -------------------------------------------------------------------------------------------------------
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=epochs, val_interval=$validate_every)
@@ -159,7 +172,8 @@ optim_wrapper = dict(
     constructor='MambaOptimWrapperConstructor',  # no weight decay for A_log and D of the state space models
     optimizer=$optimizer,
     clip_grad=dict(max_norm=12))
-param_scheduler = dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=epochs, by_epoch=True$convert)
+# lr * (1 - t/T)^0.9. MMEngine counts T from the second step on, hence the + 1.
+param_scheduler = dict(type='PolyLR', power=0.9, eta_min=0, begin=0, $decay)
 auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
 randomness = dict(seed=$seed)
 
@@ -249,6 +263,7 @@ def render_config(
         iterations=chosen.iterations,
         network=_call(network, patch),
         augmentation=augmentation if full else _LIGHT_AUGMENTATION,
+        mirror="(0, 1, 2)" if chosen.mirror else "()",
         workers=workers,
         persistent=workers > 0,
         pin=workers > 0,
@@ -256,7 +271,7 @@ def render_config(
         tolerance=float(data.get("tolerance", 2.0)),
         validate_every=chosen.validate_every,
         optimizer=_call(chosen.optimizer, indent=" " * 8),
-        convert="" if full else ",\n                       convert_to_iter_based=True",
+        decay="end=epochs + 1, by_epoch=True" if full else "end=epochs * iterations + 1, by_epoch=False",
         seed=int(seed),
         log_every=min(10, chosen.iterations),
         save_every=chosen.save_every,

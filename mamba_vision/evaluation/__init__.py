@@ -1,0 +1,4 @@
+from mamba_vision.evaluation.volume_metric import VolumeMetric
+from mamba_vision.evaluation.volume_scores import ClassScore, score_volume
+
+__all__ = ["ClassScore", "VolumeMetric", "score_volume"]

@@ -1,0 +1,3 @@
+from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
+
+__all__ = ["VolumeSegmentor"]

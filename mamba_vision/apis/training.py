@@ -1,0 +1,245 @@
+"""Training from a configuration: what tools/train.py does, for Python."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from mamba_vision.apis.config_check import check_config
+from mamba_vision.apis.config_loading import load_config
+from mamba_vision.apis.preparation import prepare_volumes
+from mamba_vision.checkpoints import install_safe_loading
+from mamba_vision.engine import ProgressHook, latest_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The arguments of tools/train.py; see its --help."""
+
+    work_dir: str | Path | None = None
+    resume: str | Path | None = None  # 'auto' or a checkpoint
+    amp: bool = False
+    validate: bool = True
+    auto_scale_lr: bool = False
+    pin_memory: bool = True
+    persistent_workers: bool = True
+    fold: int | str | None = None
+    launcher: str = "none"
+    cfg_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train(config: str | Path, options: TrainOptions | None = None, **settings: Any) -> Runner:
+    """Check, prepare and train; the settings of TrainOptions may be given by name.
+
+    Returns:
+        The MMEngine Runner, trained.
+
+    Raises:
+        ValueError, FileNotFoundError: a configuration, data or a checkpoint that can't be used, before long work.
+        TrainingInterrupted: stopped by a signal, saved.
+        TrainingDivergedError: the loss became NaN.
+    """
+    options = options or TrainOptions(**settings)
+    cfg = configure(config, options)
+    check_config(cfg)
+    if is_first_process(options.launcher):
+        prepare_volumes(cfg)
+    join_processes(cfg, options.launcher)
+    runner = build_runner(cfg)
+    if is_main_process():
+        print(describe(runner), flush=True)
+    try:
+        runner.train()
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, ProgressHook):
+                hook.close()
+    return runner
+
+
+def configure(config: str | Path, options: TrainOptions) -> Config:
+    """The configuration with all options put in."""
+    changes = dict(options.cfg_options)
+    if options.fold is not None:
+        changes.setdefault("fold", options.fold)
+    cfg = load_config(config, changes)
+    if options.fold is not None and "fold" not in cfg:
+        raise ValueError(f"--fold: {config} has no variable `fold`; only planned configurations of volumes do")
+    cfg.launcher = options.launcher
+    cfg.work_dir = str(_work_dir(cfg, Path(config), options))
+    if options.resume is not None:
+        _resume(cfg, options.resume)
+    if options.amp:
+        use_amp(cfg)
+    if not options.validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if options.auto_scale_lr:
+        if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
+            raise ValueError(f"--auto-scale-lr: {config} does not set auto_scale_lr.base_batch_size")
+        cfg.auto_scale_lr.enable = True
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(name)
+        if not isinstance(loader, dict):
+            continue
+        if not options.pin_memory or not torch.cuda.is_available():
+            loader.pin_memory = False
+        if not options.persistent_workers or not loader.get("num_workers"):
+            loader.persistent_workers = False
+    return cfg
+
+
+def _work_dir(cfg: Config, config: Path, options: TrainOptions) -> Path:
+    """--work-dir, else the config's own (with a folder for a fold that was asked for), else work_dirs/<config name>."""
+    if options.work_dir is not None:
+        return Path(options.work_dir)
+    folder = Path(cfg.get("work_dir") or Path("work_dirs") / config.stem)
+    return folder / f"fold_{options.fold}" if options.fold is not None else folder
+
+
+def _resume(cfg: Config, resume: str | Path) -> None:
+    """Resume from a checkpoint, or from the last one in the work folder; 'auto' begins anew where there is none."""
+    if str(resume) == "auto":
+        found = latest_checkpoint(cfg.work_dir)
+        if found is None:
+            print(f"Nothing to resume in {cfg.work_dir}: training begins.", flush=True)
+            return
+    else:
+        found = Path(resume)
+        if not found.is_file():
+            raise FileNotFoundError(f"--resume: {found} does not exist")
+    cfg.resume, cfg.load_from = True, str(found)
+
+
+def use_amp(cfg: Config) -> None:
+    """Mixed precision: bfloat16 on a CPU and on GPUs that have it, else float16 with a scaled loss."""
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind in ("AmpOptimWrapper", "CpuAmpOptimWrapper", "mamba_vision.CpuAmpOptimWrapper"):
+        return
+    if kind != "OptimWrapper":
+        raise ValueError(f"--amp: optim_wrapper.type is {kind!r}; only 'OptimWrapper' can be replaced by a mixed one")
+    if not torch.cuda.is_available():
+        wrapper.type = "mamba_vision.CpuAmpOptimWrapper"
+        return
+    wrapper.type = "AmpOptimWrapper"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        wrapper.dtype, wrapper.loss_scale = "bfloat16", 1.0
+    else:
+        wrapper.dtype, wrapper.loss_scale = "float16", "dynamic"
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the process that prepares data, known before the processes are joined."""
+    names = {"pytorch": ("RANK",), "slurm": ("SLURM_PROCID",), "mpi": ("OMPI_COMM_WORLD_RANK", "PMI_RANK")}
+    return all(int(os.environ.get(name, 0)) == 0 for name in names.get(launcher, ()))
+
+
+def join_processes(cfg: Config, launcher: str) -> None:
+    """Join the processes that a launcher started. On machines without a GPU MMEngine can't: a gloo group is made.
+
+    The others wait here while the first one prepares data, hence the long time limit.
+
+    Raises:
+        ValueError: a launcher other than 'pytorch' without a GPU.
+    """
+    if launcher == "none":
+        return
+    hours = 2
+    if torch.cuda.is_available():
+        dist_cfg = cfg.setdefault("env_cfg", ConfigDict()).setdefault("dist_cfg", ConfigDict(backend="nccl"))
+        dist_cfg.setdefault("timeout", hours * 3600)
+        return
+    if launcher != "pytorch":
+        raise ValueError(f"--launcher {launcher}: without a GPU only 'pytorch' (torchrun) can start several processes")
+    if not torch.distributed.is_initialized():
+        from datetime import timedelta
+
+        torch.distributed.init_process_group("gloo", timeout=timedelta(hours=hours))
+    cfg.setdefault("model_wrapper_cfg", ConfigDict(type="MMDistributedDataParallel", device_ids=None))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """MMEngine's Runner, which says what it has to say about machine and configuration to the log file only."""
+    install_safe_loading()
+    work_dir = Path(cfg.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    _copy_plan(cfg, work_dir)
+    # The Runner writes the merged configuration into the work folder under the file's name: never over the file itself.
+    if cfg.filename and Path(cfg.filename).resolve().parent == work_dir.resolve():
+        object.__setattr__(cfg, "_filename", None)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            runner = Runner.from_cfg(cfg)
+    except BaseException:
+        sys.stdout.write(said.getvalue())
+        raise
+    for handler in runner.logger.handlers:
+        handler.addFilter(_is_news)
+        if isinstance(handler, logging.StreamHandler) and handler.stream is said:
+            handler.stream = sys.stdout
+    return runner
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """All but MMEngine's warnings about its own insides, which no user can heed."""
+    text = record.getMessage()
+    return not any(noise in text for noise in ('"FileClient"', '"HardDiskBackend"', "Exp name:"))
+
+
+def _copy_plan(cfg: Config, work_dir: Path) -> None:
+    """Put the plan beside the weights where they are trained elsewhere than planned: weights need it."""
+    plan = cfg.get("plan")
+    if isinstance(plan, str) and Path(plan).is_file() and is_main_process():
+        target = work_dir / "plan.json"
+        if target.resolve() != Path(plan).resolve():
+            shutil.copyfile(plan, target)
+
+
+def closing_lines(runner: Runner, config: str | Path) -> str:
+    """What training left behind, and the next command to type."""
+    folder = Path(runner.work_dir)
+    best = sorted(folder.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
+    last = latest_checkpoint(folder)
+    checkpoint = best[-1] if best else last
+    metrics = {
+        name.removeprefix("val/"): float(buffer.current())
+        for name, buffer in runner.message_hub.log_scalars.items()
+        if name.startswith("val/") and name not in ("val/time", "val/data_time")
+    }
+    lines = ["", f"Trained {runner.epoch} epochs, {runner.iter} iterations."]
+    if metrics:
+        lines.append("Last validation: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    for file in (checkpoint, last if last != checkpoint else None, folder / "progress.png", folder / "val"):
+        if file is not None and file.exists():
+            lines.append(f"  {file}")
+    if checkpoint is not None:
+        lines.append(f"Next: python tools/test.py {config} {checkpoint}")
+    return "\n".join(lines)
+
+
+def describe(runner: Runner) -> str:
+    """Two lines about what is going to be trained, and where."""
+    model = getattr(runner.model, "module", runner.model)
+    network = getattr(model, "network", None) or getattr(model, "backbone", None) or model
+    millions = sum(value.numel() for value in model.parameters()) / 1e6
+    device = next(model.parameters()).device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    precision = getattr(runner.cfg.get("optim_wrapper"), "type", "OptimWrapper")
+    mixed = " in mixed precision" if "Amp" in str(precision) else ""
+    many = f", {runner.world_size} processes" if runner.world_size > 1 else ""
+    return (
+        f"Training {type(network).__name__} ({millions:.2f} M parameters) on {where}{many}{mixed}.\n"
+        f"Logs, checkpoints and pictures go to {runner.work_dir}"
+    )

@@ -1,0 +1,171 @@
+"""Patches of prepared volumes for training, whole ones for validation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from torch.utils.data import Dataset
+
+from mamba_vision.datasets.patch_sampler import Draw
+from mamba_vision.datasets.prepared_case import PreparedCase
+from mamba_vision.registry import DATASETS, TRANSFORMS
+from mamba_vision.structures import VolumeDataSample
+
+
+@DATASETS.register_module()
+class VolumeDataset(Dataset):
+    """Cases that tools/train.py prepared from scans, below one folder (see prepared_case).
+
+    An item is dict(inputs=(C, *S) float32 tensor, data_samples=VolumeDataSample with gt_label (*S) int16). With a
+    `patch_size` items are patches, asked for by Draw (see patch_sampler) or a plain number; without, whole cases in
+    the order of the split.
+
+    Beyond the volume a patch holds image 0 and label -1. The pipeline sees the -1; it leaves the dataset as background.
+
+    Args:
+        root: folder of the prepared cases, as volumes.cache wrote them.
+        splits: JSON file: a list of folds, each {"train": [cases], "val": [cases]}; nnU-Net's splits_final.json is one.
+        fold: number of the fold; or 'all', whose two parts are both every case.
+        split: 'train' or 'val'.
+        classes: names, background first. Labels must lie below their number, except `ignore_index`.
+        patch_size: size of what the network sees, or None for whole volumes; if `pipeline` ends with a crop, what the
+            crop is given.
+        final_size: size after the pipeline, if it crops; patches may then leave the volume by half of the difference.
+        pipeline: configs of MONAI dictionary transforms on 'image' (C, *S) and 'label' (1, *S), for patches.
+        ignore_index: a label above the classes that the loss ignores.
+
+    Raises:
+        ValueError: everything that is wrong with splits, files and labels, in one message.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        splits: str | Path,
+        fold: int | str,
+        split: str,
+        classes: Sequence[str],
+        patch_size: Sequence[int] | None = None,
+        final_size: Sequence[int] | None = None,
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        ignore_index: int | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.patch_size = None if patch_size is None else tuple(int(side) for side in patch_size)
+        self.final_size = self.patch_size if final_size is None else tuple(int(side) for side in final_size)
+        self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in pipeline], lazy=None)
+        self.ignore_index = ignore_index
+        self.metainfo = {"classes": tuple(classes), "split": split}
+        names = _cases(splits, fold, split)
+        self.cases = self._open(names)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int | Draw) -> dict[str, Any]:
+        if self.patch_size is None:
+            return self._whole(self.cases[index])
+        draw = index if isinstance(index, Draw) else Draw(0, int(index), False)
+        random = np.random.default_rng((draw.seed, draw.number))
+        case = self.cases[int(random.integers(len(self.cases)))]
+        corner = self._corner(case, draw.foreground, random)
+        image, label = case.crop(corner, self.patch_size)
+        item = {"image": _as_meta(image), "label": _as_meta(label[None].astype(np.float32))}
+        self.pipeline.set_random_state(seed=int(random.integers(2**32)))
+        item = self.pipeline(item)
+        image, label = (_plain(item[key]) for key in ("image", "label"))
+        return self._pack(case, image, label[0].round(), corner)
+
+    def _whole(self, case: PreparedCase) -> dict[str, Any]:
+        image, label = np.array(case.image, dtype=np.float32), np.array(case.label)
+        return self._pack(case, torch.from_numpy(image), torch.from_numpy(label), np.zeros(label.ndim, dtype=int))
+
+    def _pack(self, case: PreparedCase, image: torch.Tensor, label: torch.Tensor, corner: np.ndarray) -> dict[str, Any]:
+        sample = VolumeDataSample(
+            metainfo={"case": case.name, "spacing": case.spacing, "corner": tuple(int(first) for first in corner)}
+        )
+        sample.gt_label = label.clamp(min=0).to(torch.int16)
+        return {"inputs": image.contiguous(), "data_samples": sample}
+
+    def _corner(self, case: PreparedCase, foreground: bool, random: np.random.Generator) -> np.ndarray:
+        """First voxel of a patch: anywhere, or so that a voxel of some class is in the middle.
+
+        A patch leaves the volume by half of what the pipeline will crop, or of what the volume is too small by.
+        """
+        size, shape = np.asarray(self.patch_size), np.asarray(case.shape)
+        beyond = np.maximum(size - np.asarray(self.final_size), size - shape)
+        low = -(np.maximum(beyond, 0) // 2)
+        high = shape + (np.maximum(beyond, 0) + 1) // 2 - size
+        if foreground and case.foreground:
+            labels = sorted(case.foreground)
+            places = case.foreground[labels[int(random.integers(len(labels)))]]
+            middle = np.asarray(places[int(random.integers(len(places)))])
+            return np.clip(middle - size // 2, low, np.maximum(high, low))
+        return random.integers(low, np.maximum(high, low) + 1)
+
+    def _open(self, names: Sequence[str]) -> list[PreparedCase]:
+        cases, problems = [], []
+        for name in names:
+            try:
+                case = PreparedCase.open(self.root, name)
+                self._check(case)
+                cases.append(case)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError(f"{len(problems)} of {len(names)} cases can't be used:\n  " + "\n  ".join(problems))
+        channels = {case.name: case.image.shape[0] for case in cases}
+        if len(set(channels.values())) > 1:
+            raise ValueError(f"{self.root}: cases have different numbers of channels: {channels}")
+        return cases
+
+    def _check(self, case: PreparedCase) -> None:
+        classes = len(self.metainfo["classes"])
+        wrong = [label for label in case.foreground if label >= classes and label != self.ignore_index]
+        if wrong:
+            raise ValueError(f"{self.root / case.name}: expected labels below {classes}, found {wrong}")
+        if self.patch_size is not None and len(self.patch_size) != len(case.shape):
+            raise ValueError(
+                f"{self.root / case.name}: expected {len(self.patch_size)} axes, as patch_size has, found {case.shape}"
+            )
+
+
+def _as_meta(array: np.ndarray) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(array))
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def _cases(splits: str | Path, fold: int | str, split: str) -> list[str]:
+    """Names of the cases of one part of one fold, sorted."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split: expected 'train' or 'val', found {split!r}")
+    path = Path(splits)
+    if not path.is_file():
+        raise ValueError(f"splits: {path} does not exist; tools/plan.py writes it")
+    folds = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(folds, list) or not all(
+        isinstance(one, dict) and {"train", "val"} <= one.keys() for one in folds
+    ):
+        raise ValueError(f'{path}: expected a list of folds like {{"train": [...], "val": [...]}}')
+    if str(fold) == "all":
+        return sorted({name for one in folds for part in ("train", "val") for name in one[part]})
+    if not str(fold).isdigit() or int(fold) >= len(folds):
+        raise ValueError(
+            f"fold: {path} holds folds 0 to {len(folds) - 1}; expected one of them or 'all', found {fold!r}"
+        )
+    train, val = set(folds[int(fold)]["train"]), set(folds[int(fold)]["val"])
+    both = train & val
+    if both and train != val:  # a data set of one case does both with it
+        raise ValueError(f"{path}: fold {fold} has cases both for training and validation: {sorted(both)}")
+    names = sorted(folds[int(fold)][split])
+    if not names:
+        raise ValueError(f"{path}: fold {fold} has no case for {split!r}")
+    return names

@@ -1,0 +1,70 @@
+"""val/epoch_N.png: the same few cases after every validation, prediction beside truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from PIL import Image
+
+from mamba_vision.registry import HOOKS
+from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.visualization.volumes import orthogonal_slices_figure
+
+
+@HOOKS.register_module()
+class ValidationPictureHook(Hook):
+    """Three orthogonal slices of the first `cases` validation cases: prediction filled, truth outlined."""
+
+    priority = "LOW"
+
+    def __init__(self, cases: int = 3) -> None:
+        if cases < 1:
+            raise ValueError(f"cases: expected at least 1, found {cases}")
+        self.cases = cases
+        self._pictures: list[np.ndarray] = []
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start anew."""
+        self._pictures = []
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None
+    ) -> None:
+        """Draw the cases of this batch, as long as there is room."""
+        if not is_main_process():
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        # The prepared volume has its axes in the plan's order; pictures want X, Y, Z.
+        axes = (getattr(model, "plan", None) or {}).get("axes", (0, 1, 2))
+        names = getattr(runner.val_dataloader.dataset, "metainfo", {}).get("classes")
+        for volume, sample in zip(data_batch["inputs"], outputs):
+            if len(self._pictures) >= self.cases or sample.pred_label.ndim != 3:
+                return
+            order = np.argsort(axes)
+            image, labels, truth = (
+                array.cpu().numpy().transpose(order) for array in (volume[0], sample.pred_label, sample.gt_label)
+            )
+            figure = orthogonal_slices_figure(
+                image,
+                labels,
+                [sample.spacing[axis] for axis in order],
+                None if names is None else dict(enumerate(names)),
+                truth_XYZ=truth,
+                title=f"{sample.case}, epoch {runner.epoch}",
+            )
+            figure.canvas.draw()
+            self._pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write the picture."""
+        if not self._pictures:
+            return
+        width = max(picture.shape[1] for picture in self._pictures)
+        rows = [np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0))) for picture in self._pictures]
+        with atomic_path(Path(runner.work_dir) / "val" / f"epoch_{runner.epoch}.png") as temporary:
+            Image.fromarray(np.concatenate(rows)).save(temporary)
+        self._pictures = []

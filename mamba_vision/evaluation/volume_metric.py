@@ -1,0 +1,83 @@
+"""Scores of segmented volumes as an MMEngine metric."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from mamba_vision.evaluation.volume_scores import METRICS, ClassScore, check_metrics, score_volume, tolerances_for
+from mamba_vision.registry import METRICS as METRICS_REGISTRY
+
+
+@METRICS_REGISTRY.register_module()
+class VolumeMetric(BaseMetric):
+    """Mean Dice, HD95 (mm) and surface Dice over cases, for each foreground class and over classes.
+
+    Results are `dice`, `dice_<class>`, `hd95_mm`, ...: first the mean over cases for each class, without undefined
+    values (see volume_scores), then the plain mean over classes. Values are Python floats, so that a checkpoint that
+    remembers them loads weights-only.
+
+    Args:
+        classes: names, background first.
+        scores: some of 'dice', 'hd95', 'surface_dice'. (MMEngine takes a config with `metrics` for another class.)
+        tolerance: of the surface Dice, mm; one number or one a foreground class.
+        ignore_index: label of the truth that does not count.
+    """
+
+    default_prefix = ""  # the names are clear without one; None would warn
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        scores: Sequence[str] = METRICS,
+        tolerance: float | Sequence[float] = 2.0,
+        ignore_index: int | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        check_metrics(scores)
+        self.classes = list(classes)
+        self.scores = tuple(scores)
+        self.tolerance = tolerances_for(tolerance, len(self.classes) - 1)
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Score each sample: `pred_label` and `gt_label` (*S), `spacing` in mm, `case`."""
+        for sample in data_samples:
+            scores = score_volume(
+                sample["pred_label"],
+                sample["gt_label"],
+                sample["spacing"],
+                self.classes,
+                case=sample.get("case", ""),
+                metrics=self.scores,
+                tolerance=self.tolerance,
+                ignore_index=self.ignore_index,
+            )
+            self.results.append(scores)
+
+    def compute_metrics(self, results: list[list[ClassScore]]) -> dict[str, float]:
+        """Means over cases and classes."""
+        scores = [score for case in results for score in case]
+        summary = {}
+        for metric, field, key in (
+            ("dice", "dice", "dice"),
+            ("surface_dice", "surface_dice", "surface_dice"),
+            ("hd95", "hd95_mm", "hd95_mm"),
+        ):
+            if metric not in self.scores:
+                continue
+            per_class = {
+                name: _mean(getattr(score, field) for score in scores if score.name == name)
+                for name in self.classes[1:]
+            }
+            summary[key] = _mean(per_class.values())
+            summary.update({f"{key}_{name.replace(' ', '_')}": value for name, value in per_class.items()})
+        return summary
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else float("nan")
