@@ -45,7 +45,10 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     work_dir = args.work_dir
-    run("1/5 Make the data set: the two hemispheres of the MNI152 T1 template", "make_demo_data.py", args.data)
+    if (args.data / "dataset.json").exists():
+        print(f"1/5 The data set is in {args.data} already")
+    else:
+        run("1/5 Make the data set: the two hemispheres of the MNI152 T1 template", "make_demo_data.py", args.data)
     run("2/5 Check the scans, plan the network", "plan.py", args.data, "--work-dir", work_dir, "--model", args.model,
         "--preset", "fast")  # fmt: skip
     run("3/5 Train", "train.py", work_dir / "config.py", "--resume")
