@@ -2,6 +2,7 @@
 
 from mamba_vision.kernels.backends import BackendError, backend_for, use_backend
 from mamba_vision.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
+from mamba_vision.kernels.ordered_scan import ordered_conv1d, ordered_scan
 from mamba_vision.kernels.selective_scan import selective_scan, selective_state_update
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "backend_for",
     "causal_conv1d",
     "causal_conv1d_update",
+    "ordered_conv1d",
+    "ordered_scan",
     "selective_scan",
     "selective_state_update",
     "use_backend",

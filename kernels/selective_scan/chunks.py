@@ -12,11 +12,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-PARALLEL = 32768  # state elements a step that keep one processor busy
+PARALLEL = 65536  # state elements a step that keep one processor busy
 MAX_CHUNKS = 64  # the loop over the chunks of a group should stay short
 MIN_STEPS = 8  # and a chunk worth its second pass
 GROUP_ELEMENTS = 1 << 18  # elements (K, T, b, G, N, R) of a group, of which backward holds three tensors
 BLOCK_ELEMENTS = 1 << 20  # elements (groups, K, T, b, G, R) of a block
+KEPT_ELEMENTS = 1 << 23  # groups up to this size, all tensors together, are computed in memory that is kept
 LOG2E = 1.4426950408889634
 
 
@@ -36,6 +37,7 @@ def cut(rows: int, state: int, length: int) -> Cut:
     chunks = max(1, min(PARALLEL // width, MAX_CHUNKS, length // MIN_STEPS))
     steps = min(-(-length // chunks), max(MIN_STEPS, GROUP_ELEMENTS // (chunks * width)))
     groups = -(-length // (chunks * steps))
+    steps = -(-length // (chunks * groups))  # the same number of groups, as even as can be
     return Cut(groups, chunks, steps, min(groups, max(1, BLOCK_ELEMENTS // (chunks * steps * rows))))
 
 
@@ -75,7 +77,7 @@ class Layout:
     def read(self, sequence: torch.Tensor, first: int) -> torch.Tensor:
         """The block that begins with group `first`, zeros behind the end of the sequence.
 
-        (batch, channels, length) becomes (groups, K, T, b, G, R), (batch, G, N, length) becomes (groups, K, T, b, G, N).
+        (batch, channels, length) becomes (groups, K, T, b, G, R), and (batch, G, N, length) (groups, K, T, b, G, N).
         """
         steps = self._steps(sequence, first)
         groups = min(self.cut.block, self.cut.groups - first)

@@ -87,7 +87,7 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, out_dtype) -> tup
         raise ValueError(f"u has shape {tuple(u.shape)}: the length must be at least 1")
     if A.dim() != 2 or A.shape[0] != channels or A.shape[1] < 1:
         raise ValueError(
-            f"A has shape {tuple(A.shape)}, expected (channels, state) with {channels} channels as in u {tuple(u.shape)}"
+            f"A has shape {tuple(A.shape)}, expected (channels, state), {channels} channels as in u {tuple(u.shape)}"
         )
     if not (A.is_floating_point() or A.is_complex()):
         raise ValueError(f"A has dtype {A.dtype}, expected a floating-point or complex dtype")
