@@ -8,10 +8,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from PIL import Image
 
 from mamba_vision.registry import HOOKS
-from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.visualization.figures import figure_pixels, save_stacked
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 
 
@@ -56,15 +55,11 @@ class ValidationPictureHook(Hook):
                 truth_XYZ=truth,
                 title=f"{sample.case}, epoch {runner.epoch}",
             )
-            figure.canvas.draw()
-            self._pictures.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+            self._pictures.append(figure_pixels(figure))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the picture."""
         if not self._pictures:
             return
-        width = max(picture.shape[1] for picture in self._pictures)
-        rows = [np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0))) for picture in self._pictures]
-        with atomic_path(Path(runner.work_dir) / "val" / f"epoch_{runner.epoch}.png") as temporary:
-            Image.fromarray(np.concatenate(rows)).save(temporary)
+        save_stacked(Path(runner.work_dir) / "val" / f"epoch_{runner.epoch}.png", self._pictures)
         self._pictures = []

@@ -1,0 +1,167 @@
+"""How good is a trained model on labelled scans, measured in the scans' own grids."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mamba_vision.apis.volume_inference import VolumeResult, inference_volume
+from mamba_vision.apis.volume_model import init_volume_model
+from mamba_vision.apis.volume_report import worst_cases, write_report
+from mamba_vision.evaluation import ClassScore, score_volume
+from mamba_vision.visualization.figures import figure_pixels, save_stacked
+from mamba_vision.visualization.volumes import orthogonal_slices_figure
+from mamba_vision.volumes.planning import Plan
+from mamba_vision.volumes.reading import read_label
+from mamba_vision.volumes.scans import ScanFiles, find_scans
+from mamba_vision.volumes.splits import load_splits
+
+_PICTURES = 6  # of the worst cases
+
+
+@dataclass
+class TestOutcome:
+    """What testing found: the summary as written, the scores, and the cases that could not be tested, with reasons."""
+
+    __test__ = False  # not a test of pytest's
+
+    summary: dict[str, Any]
+    scores: list[ClassScore]
+    folder: Path
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate_volumes(
+    cfg: Config,
+    checkpoint: str | Path,
+    *,
+    data: str | Path | None = None,
+    folder: str | Path | None = None,
+    tta: str | None = None,
+    amp: bool = False,
+    device: str | None = None,
+    masks: str | Path | None = None,
+    report: Callable[[str, int, int], None] | None = None,
+) -> TestOutcome:
+    """Segment labelled scans, score them, write a report.
+
+    Args:
+        cfg: a planned configuration.
+        checkpoint: of it.
+        data: labelled scans; by default the data set's own test scans if they have labels, else the validation cases
+            of the configuration's fold.
+        folder: of the report; by default `report` in the work folder.
+        tta: 'flips' or 'none'; by default what the configuration's mirror_axes say.
+        amp: predict in bfloat16.
+        device: as for init_volume_model.
+        masks: folder to write the segmentations to.
+        report: called before each case with its name, its number and how many there are.
+
+    Raises:
+        ValueError: no labelled scans, or none that could be tested.
+    """
+    model = init_volume_model(cfg, checkpoint, device)
+    plan = Plan.from_dict(model.plan)
+    scans, which = labelled_scans(cfg, data)
+    tolerance = (cfg.get("test_evaluator") or {}).get("tolerance", 2.0)
+    tta = tta or ("flips" if model.mirror_axes else "none")
+    start, scores, failures = time.monotonic(), [], {}
+    for index, scan in enumerate(scans):
+        if report:
+            report(scan.case, index, len(scans))
+        try:
+            result, found = score_scan(model, plan, scan, tolerance, tta, amp)
+        except (ValueError, OSError) as error:
+            failures[scan.case] = str(error)
+            continue
+        scores += found
+        if masks is not None:
+            result.save(Path(masks) / f"{scan.case}.nii.gz")
+    if not scores:
+        raise ValueError(
+            "no scan could be tested:\n  " + "\n  ".join(f"{case}: {why}" for case, why in failures.items())
+        )
+    folder = Path(folder) if folder is not None else Path(cfg.work_dir) / "report"
+    about = {
+        "dataset": plan.dataset,
+        "tested_on": which,
+        "checkpoint": str(checkpoint),
+        "tta": tta,
+        "seconds": round(time.monotonic() - start, 1),
+        "failures": failures,
+    }
+    summary = write_report(folder, scores, about, tolerance)
+    _draw_worst(folder / "worst_cases.png", model, plan, scans, scores, tta, amp)
+    return TestOutcome(summary, scores, folder, failures)
+
+
+def labelled_scans(cfg: Config, data: str | Path | None = None) -> tuple[list[ScanFiles], str]:
+    """The scans to test on, all with labels, and in words which these are.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if data is not None:
+        for subset in ("test", "train"):
+            scans = [scan for scan in find_scans(data, subset) if scan.label is not None]
+            if scans:
+                return scans, f"{len(scans)} labelled scans in {data}"
+        raise ValueError(
+            f"{data}: expected scans with labels (imagesTs and labelsTs, or images and labels), found none"
+        )
+    if not cfg.get("scans"):
+        raise ValueError(f"{cfg.filename}: expected a planned configuration with the variable `scans`, or --data")
+    if (Path(cfg.scans) / "imagesTs").is_dir():
+        scans = [scan for scan in find_scans(cfg.scans, "test") if scan.label is not None]
+        if scans:
+            return scans, f"{len(scans)} labelled test scans of {cfg.scans}"
+    folds = load_splits(cfg.splits)
+    names = {name for fold in folds for name in fold["val"]} if str(cfg.fold) == "all" else set(folds[cfg.fold]["val"])
+    scans = [scan for scan in find_scans(cfg.scans) if scan.case in names and scan.label is not None]
+    if not scans:
+        raise ValueError(f"{cfg.scans}: expected labelled scans of fold {cfg.fold}, found none")
+    return scans, f"{len(scans)} validation scans of fold {cfg.fold}"
+
+
+def score_scan(
+    model: nn.Module, plan: Plan, scan: ScanFiles, tolerance: float | Sequence[float], tta: str, amp: bool
+) -> tuple[VolumeResult, list[ClassScore]]:
+    """Segment one scan and compare with its label, voxel by voxel as they are stored."""
+    result = inference_volume(model, scan, tta=tta, amp=amp)
+    truth = read_label(scan.label, like=result.volume, fix_geometry=getattr(plan, "fix_geometry", "error")).array[0]
+    values = plan.label_values
+    unknown = sorted(set(np.unique(truth).tolist()) - set(values.tolist()))
+    if unknown:
+        raise ValueError(f"{scan.label}: expected labels {values.tolist()}, found {unknown} too")
+    mask, truth = (torch.from_numpy(np.searchsorted(values, array)) for array in (result.mask, truth))
+    spacing = result.volume.spacing
+    return result, score_volume(mask, truth, spacing, list(plan.labels), case=scan.case, tolerance=tolerance)
+
+
+def _draw_worst(
+    path: Path, model: nn.Module, plan: Plan, scans: Sequence[ScanFiles], scores: list[ClassScore], tta: str, amp: bool
+) -> None:
+    """The worst cases, segmented once more: keeping every volume of a large test set would not fit into memory."""
+    by_name = {scan.case: scan for scan in scans}
+    pictures = []
+    for case in worst_cases(scores, _PICTURES):
+        result = inference_volume(model, by_name[case], tta=tta, amp=amp)
+        truth = read_label(by_name[case].label, like=result.volume, fix_geometry=getattr(plan, "fix_geometry", "error"))
+        dice = ", ".join(f"{score.name} {score.dice:.3f}" for score in scores if score.case == case)
+        figure = orthogonal_slices_figure(
+            result.volume.array[0],
+            result.mask,
+            names=plan.labels,
+            truth_XYZ=truth.array[0],
+            affine=result.affine,
+            title=f"{case}: Dice {dice}",
+            window=result.window,
+        )
+        pictures.append(figure_pixels(figure))
+    save_stacked(path, pictures)

@@ -1,0 +1,103 @@
+"""Measure a trained model on labelled scans, or test any MMEngine configuration.
+
+    python tools/test.py work_dirs/liver/config.py work_dirs/liver/best_dice_epoch_900.pth
+
+For volumes: scans are segmented and scored in their own grids. By default these are the data set's test scans if they
+have labels, else the validation cases of the fold. report/ then holds cases.csv (a row a case and class), summary.json,
+boxplots.png and worst_cases.png.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="configuration file")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint file")
+    parser.add_argument(
+        "--work-dir", type=Path, help="where the report goes (default: the configuration's work folder)"
+    )
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--tta", action="store_true", help="average over mirrored copies (volumes), or use tta_model")
+    parser.add_argument("--out", type=Path,
+                        help="volumes: folder for the segmentations; others: .pkl file for predictions")  # fmt: skip
+    volumes = parser.add_argument_group("volumes")
+    volumes.add_argument("--data", type=Path, help="labelled scans to test on, in place of the data set's own")
+    volumes.add_argument("--fold", help="fold whose validation cases are tested on, or 'all'")
+    volumes.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    others = parser.add_argument_group("other configurations")
+    others.add_argument("--show", action="store_true", help="show predictions in a window")
+    others.add_argument("--show-dir", type=Path, help="folder for pictures of predictions")
+    others.add_argument("--interval", type=int, default=1, help="draw every n-th sample")
+    others.add_argument("--wait-time", type=float, default=2, help="seconds a picture is shown")
+    others.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    for path in (args.config, args.checkpoint):
+        if not path.is_file():
+            parser.error(f"{path}: no such file")
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def test_volumes(args: argparse.Namespace, cfg) -> int:
+    from rich.console import Console
+
+    from mamba_vision.apis.volume_report import score_table
+    from mamba_vision.apis.volume_testing import evaluate_volumes
+
+    console = Console(highlight=False)
+
+    def report(case: str, index: int, total: int) -> None:
+        console.print(f"[{index + 1}/{total}] {case}", markup=False)
+
+    outcome = evaluate_volumes(
+        cfg,
+        args.checkpoint,
+        data=args.data,
+        folder=args.work_dir / "report" if args.work_dir else None,
+        tta="flips" if args.tta else None,
+        amp=args.amp,
+        device=args.device,
+        masks=args.out,
+        report=report,
+    )
+    console.print(f"Tested on {outcome.summary['tested_on']}", markup=False)
+    console.print(score_table(outcome.summary))
+    for name in ("cases.csv", "summary.json", "boxplots.png", "worst_cases.png"):
+        console.print(f"  {outcome.folder / name}", markup=False)
+    for case, reason in outcome.failures.items():
+        console.print(f"failed: {case}: {reason}", markup=False)
+    return 1 if outcome.failures else 0
+
+
+def main() -> int:
+    args = parse_args()
+    from mamba_vision.utils.quiet import quiet_imports
+
+    with quiet_imports():
+        from mamba_vision.apis.config_check import check_config
+        from mamba_vision.apis.config_loading import load_config, parse_options
+        from mamba_vision.apis.testing import TestOptions, run_test
+    try:
+        changes = [*args.cfg_options, f"fold={args.fold}"] if args.fold is not None else args.cfg_options
+        cfg = load_config(args.config, parse_options(changes))
+        check_config(cfg)
+        if str(cfg.model.get("type", "")).endswith("VolumeSegmentor"):
+            return test_volumes(args, cfg)
+        names = TestOptions.__dataclass_fields__
+        run_test(cfg, args.checkpoint, TestOptions(**{name: getattr(args, name) for name in names}))
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("MAMBA_VISION_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
