@@ -10,7 +10,7 @@ from mamba_vision.scan_orders.base import (
     side_by_side,
     token_grid,
 )
-from mamba_vision.scan_orders.class_tokens import around_class_tokens
+from mamba_vision.scan_orders.class_tokens import around_class_tokens, sequence_order
 from mamba_vision.scan_orders.combined import Combined, Prompted
 from mamba_vision.scan_orders.cross import Cascade, Cross
 from mamba_vision.scan_orders.hilbert import Hilbert
@@ -60,6 +60,7 @@ __all__ = [
     "register",
     "return_as_published",
     "return_tokens",
+    "sequence_order",
     "side_by_side",
     "split_tokens",
     "token_grid",

@@ -80,10 +80,9 @@ class ScanOrder:
     def check(self) -> None:
         """Raise ValueError when an option has a bad value. Options that came as lists are tuples by now."""
 
-    def tokens(self, grid: tuple[int, ...]) -> int:
-        """How many tokens there are, for orders that know of more than the grid's."""
-        axes = self.sequence_axes(grid)
-        return math.prod(grid if axes is None else [grid[axis] for axis in axes])
+    def extra_tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Numbers of tokens that stand for no place of the grid, such as a class token; the others fill the grid."""
+        return ()
 
     def sequence_axes(self, grid: tuple[int, ...]) -> tuple[int, ...] | None:
         """The axes that a sequence runs over, if the others fold into the batch."""
@@ -94,6 +93,12 @@ class ScanOrder:
         return None
 
     # ---- what everybody calls -------------------------------------------------------------------------------------
+    def tokens(self, grid: tuple[int, ...]) -> int:
+        """T: how many tokens a sequence is drawn from."""
+        axes = self.sequence_axes(grid)
+        along = math.prod(grid if axes is None else [grid[axis] for axis in axes])
+        return along + len(self.extra_tokens(grid))
+
     @property
     def n_directions(self) -> int:
         """K, known before any grid is: how many sets of parameters a mixer needs."""

@@ -1,9 +1,11 @@
 """Orders over a grid, read by a sequence that holds class tokens besides the grid's."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from mamba_vision.scan_orders.base import Orders
+from mamba_vision.scan_orders.base import Orders, ScanOrder
 
 
 def around_class_tokens(orders: Orders, places: tuple[int, ...]) -> Tensor:
@@ -32,3 +34,25 @@ def make_room(numbers: Tensor, places: tuple[int, ...]) -> Tensor:
         token = torch.ones_like(numbers[..., :1]) * place
         numbers = torch.cat([numbers[..., :place], token, numbers[..., place:]], -1)
     return numbers
+
+
+def sequence_order(
+    scan: ScanOrder, grid: tuple[int, ...], places: tuple[int, ...], device: torch.device | str | None = None
+) -> Tensor:
+    """Indices for a sequence of a grid's patches and class tokens.
+
+    Orders of a line run over the whole sequence, class tokens in it (Vim); orders that want a grid leave class tokens at
+    their steps (`around_class_tokens`).
+
+    Args:
+        scan: the order.
+        grid: shape of the grid of patches.
+        places: the class tokens' places in the sequence, rising; () for none.
+        device: where the indices go.
+
+    Returns:
+        (K, L) int64.
+    """
+    if places and 1 in scan.grid_ranks:
+        return scan((math.prod(grid) + len(places),), device).indices
+    return around_class_tokens(scan(grid, device), places)

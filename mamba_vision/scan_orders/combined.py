@@ -36,8 +36,8 @@ class Combined(ScanOrder):
     def labels(self) -> tuple[str, ...]:
         return tuple(label for order in self.orders for label in order.labels)
 
-    def tokens(self, grid: tuple[int, ...]) -> int:
-        return self.orders[0].tokens(grid)
+    def extra_tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        return self.orders[0].extra_tokens(grid)
 
     def sequence_axes(self, grid: tuple[int, ...]) -> tuple[int, ...] | None:
         return self.orders[0].sequence_axes(grid)
@@ -46,7 +46,7 @@ class Combined(ScanOrder):
         for order in self.orders:
             order.checked_grid(grid)
             same = order.sequence_axes(grid) == self.sequence_axes(grid)
-            if not same or (not is_traced(grid) and order.tokens(grid) != self.tokens(grid)):
+            if not same or (not is_traced(grid) and order.extra_tokens(grid) != self.extra_tokens(grid)):
                 raise ValueError(
                     f"scan order 'combined': {order} and {self.orders[0]} do not know the same tokens of a grid {grid}"
                 )
@@ -93,8 +93,9 @@ class Prompted(ScanOrder):
         labels = self.order.labels
         return (*labels, *(f"{label}, reversed" for label in labels)) if self.both_ways else labels
 
-    def tokens(self, grid: tuple[int, ...]) -> int:
-        return self.prompts + self.order.tokens(grid)
+    def extra_tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        inside = (token + self.prompts for token in self.order.extra_tokens(grid))
+        return (*range(self.prompts), *inside)
 
     def sequences(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
         if self.order.sequence_axes(grid) is not None:

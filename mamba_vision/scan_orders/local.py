@@ -70,8 +70,8 @@ class Local(ScanOrder):
     def labels(self) -> tuple[str, ...]:
         return self.directions
 
-    def tokens(self, grid: tuple[int, ...]) -> int:
-        return grid[0] * grid[1] + self.class_token
+    def extra_tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        return class_token_places("middle", grid[0] * grid[1]) if self.class_token else ()
 
     def sequences(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
         return side_by_side([self._sequence(direction, grid, device)[None] for direction in self.directions])
@@ -82,8 +82,7 @@ class Local(ScanOrder):
             return None
         misread = columns(token_grid(grid, inverse.device))  # step of token t when the sequence is read as H x W
         steps = {"v": misread, "v_flip": grid[0] * grid[1] - 1 - misread}
-        if self.class_token:
-            steps = {direction: make_room(step, self._places(grid)) for direction, step in steps.items()}
+        steps = {direction: make_room(step, self.extra_tokens(grid)) for direction, step in steps.items()}
         return torch.stack([steps.get(direction, right) for direction, right in zip(self.directions, inverse)])
 
     def _sequence(self, direction: str, grid: tuple[int, ...], device: torch.device) -> Tensor:
@@ -96,8 +95,4 @@ class Local(ScanOrder):
         else:
             sequence = window_sequence(grid, int(kind[1:]), self.column_first, device)
         sequence = sequence.flip(0) if backward else sequence
-        return make_room(sequence, self._places(grid)) if self.class_token else sequence
-
-    @staticmethod
-    def _places(grid: tuple[int, ...]) -> tuple[int, ...]:
-        return class_token_places("middle", grid[0] * grid[1])
+        return make_room(sequence, self.extra_tokens(grid))
