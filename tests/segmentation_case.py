@@ -1,6 +1,6 @@
 """A trained work folder and scans whose right segmentation is known, for the tests of segmentation.
 
-The network is a 1x1x1 convolution: class 1 where the intensity is between 0.5 and 1.5, class 2 above. So the mask can
+The network is a 1x1x1 convolution: class k where the intensity is nearest to k. So the mask can
 be told from the scan, voxel by voxel, whatever its grid.
 """
 
@@ -16,13 +16,13 @@ SPACING = (2.0, 1.0, 1.0)  # along the network's axes: up, right, front
 
 _CONFIG = """
 default_scope = 'mamba_vision'
-work_dir = '{{ fileDirname }}'
+work_dir = '{{{{ fileDirname }}}}'
 model = dict(
     type='VolumeSegmentor',
-    plan=f'{work_dir}/plan.json',
+    plan=f'{{work_dir}}/plan.json',
     data_preprocessor=dict(type='VolumePreprocessor'),
-    network=dict(type='torch.nn.Conv3d', in_channels=CHANNELS, out_channels=3, kernel_size=1),
-    inferer=dict(type='SlidingWindowInferer', roi_size=(8, 16, 16), sw_batch_size=1, overlap=0.5),
+    network=dict(type='torch.nn.Conv3d', in_channels={}, out_channels={}, kernel_size=1),
+    inferer=dict(type='SlidingWindowInferer', roi_size={}, sw_batch_size=1, overlap=0.5),
     mirror_axes=())
 train_pipeline = [
     dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=0),
@@ -32,22 +32,31 @@ train_dataloader = dict(dataset=dict(type='VolumeDataset', pipeline=train_pipeli
 """
 
 
-def make_work_dir(folder: Path, channels: tuple[str, ...] = ("T1",)) -> Path:
-    """plan.json, config.py and a best checkpoint, as planning and training leave them."""
+def make_work_dir(
+    folder: Path,
+    channels: tuple[str, ...] = ("T1",),
+    labels: dict[str, int] = LABELS,
+    patch: tuple[int, int, int] = (8, 16, 16),
+) -> Path:
+    """plan.json, config.py and a best checkpoint, as planning and training leave them.
+
+    Class k is the intensity k: its logit is 2 k x - k^2, the greatest where x is nearest to k.
+    """
     folder.mkdir(parents=True)
     plan = {
-        "dataset": "blobs", "channels": list(channels), "labels": LABELS, "axes": [2, 0, 1], "spacing": SPACING,
-        "patch_size": [8, 16, 16], "batch_size": 2, "normalization": ["none"] * len(channels),
+        "dataset": "blobs", "channels": list(channels), "labels": labels, "axes": [2, 0, 1], "spacing": SPACING,
+        "patch_size": list(patch), "batch_size": 2, "normalization": ["none"] * len(channels),
         "use_mask": [False] * len(channels),
         "intensities": [{"mean": 1.0, "std": 1.0, "percentile_00_5": 0.0, "percentile_99_5": 2.0}] * len(channels),
-        "network": {"type": "torch.nn.Conv3d", "in_channels": len(channels), "out_channels": 3, "kernel_size": 1},
+        "network": {"type": "torch.nn.Conv3d"},
         "median_shape": [12, 30, 26], "reasons": {},
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))
-    (folder / "config.py").write_text(_CONFIG.replace("CHANNELS", str(len(channels))))
-    weight = torch.zeros(3, len(channels), 1, 1, 1)
-    weight[:, 0, 0, 0, 0] = torch.tensor([0.0, 2.0, 4.0])
-    state = {"network.weight": weight, "network.bias": torch.tensor([0.0, -1.0, -4.0])}
+    (folder / "config.py").write_text(_CONFIG.format(len(channels), len(labels), patch))
+    classes = torch.arange(len(labels), dtype=torch.float32)
+    weight = torch.zeros(len(labels), len(channels), 1, 1, 1)
+    weight[:, 0, 0, 0, 0] = 2 * classes
+    state = {"network.weight": weight, "network.bias": -(classes**2)}
     torch.save({"state_dict": state, "meta": {"epoch": 3}}, folder / "best_dice_epoch_3.pth")
     return folder
 

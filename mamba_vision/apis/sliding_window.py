@@ -66,7 +66,7 @@ class LogitsStore:
         self.where = f"{format_size(size)} of logits in a temporary file in {scratch}"
 
     def release(self, rows: int) -> None:
-        """The first `rows` rows of axis S0 will not be written again: let the system take their memory."""
+        """The first `rows` rows of axis S0 are not needed soon: their memory, not what is there, goes to the system."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             length = rows * self._row_size // mmap.PAGESIZE * mmap.PAGESIZE
             if length:

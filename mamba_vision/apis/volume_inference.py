@@ -30,7 +30,7 @@ from mamba_vision.volumes.volume import Volume, VolumeError, stem
 from mamba_vision.volumes.writing import write_image, write_labels
 
 TTA = ("flips", "none")
-_SLAB_MEMORY = 2**29  # bytes to bring logits back into the scan's grid; more makes it no faster
+_SLAB_MEMORY = 2**29  # bytes, at most, to bring logits back into the scan's grid; more makes it no faster
 Scan = Any  # path | list of paths (channels) | ScanFiles | Volume | nibabel image(s) | MetaTensor | (array, affine)
 Progress = Callable[[str, int, int], None]
 
@@ -159,6 +159,12 @@ def inference_volume(
         windows = total
         report("predict", done, total)
 
+    slab_memory = min(max_memory or _SLAB_MEMORY, _SLAB_MEMORY)
+
+    def restored(done: int, total: int) -> None:
+        logits.release(case.image.shape[1])
+        report("restore", done, total)
+
     with torch.no_grad(), sliding_window_logits(
         case.image, predict, plan.patch_size, len(plan.labels), overlap=overlap, device=device,
         batch_size=batch_size or (plan.batch_size if device.type == "cuda" else 1), max_memory=max_memory,
@@ -166,14 +172,14 @@ def inference_volume(
     ) as logits:  # fmt: skip
         finish("predict")
         report("restore", 0, 1)
-        mask = restore_labels(
-            logits.array, case.geometry, plan, _SLAB_MEMORY, lambda done, total: report("restore", done, total)
-        )
+        mask = restore_labels(logits.array, case.geometry, plan, slab_memory, restored)
         chances = None
         if probabilities:
             shape = (len(plan.labels), *volume.shape)
             room = LogitsStore(shape, choose_scratch(shape, max_memory, scratch))
-            chances = restore_probabilities(logits.array, case.geometry, plan, out=room.array)
+            chances = restore_probabilities(
+                logits.array, case.geometry, plan, room.array, slab_memory, lambda *_: room.release(volume.shape[0])
+            )
         where = logits.where
     finish("restore")
     if len(kept) < len(plan.labels):

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-_SLAB = 2**24  # voxels looked at together
+_SLAB = 2**21  # voxels looked at together
 _NEIGHBOURS = np.ones((3, 3, 3), bool)  # a corner in common joins two voxels
 
 

@@ -1,5 +1,10 @@
 """A scan in, its labels out in its own grid: every kind of input, every option, every complaint."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -197,3 +202,39 @@ def test_inferencer(tmp_path):
     assert sorted(path.name for path in (tmp_path / "arrays").iterdir()) == ["scan.nii.gz", "scan_2.nii.gz"]
     with pytest.raises(ValueError, match="overlapp: unknown"):
         inferencer(image, overlapp=0.2)
+
+
+# A scan of 48 MiB, 32 classes: 1.5 GiB of logits. All of it, from the array to the picture, within 300 MiB more than
+# the process held before; the kernel refuses anything above. (Mapped files don't count: their pages go on demand.)
+_BOUNDED = """
+import re, resource, sys, numpy as np, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from segmentation_case import make_scan, make_work_dir
+from mamba_vision.apis import inference_volume, init_volume_model
+folder, classes = Path(sys.argv[1]), 32
+work = make_work_dir(folder / 'work', labels={f'class {k}': k for k in range(classes)}, patch=(32, 128, 128))
+model = init_volume_model(work, device='cpu')
+inference_volume(model, make_scan()).preview(folder / 'warm.png')
+scan = np.zeros((256, 256, 192), np.float32)
+scan[8:-8, 8:-8, 8:-8] = 1
+scan[60:200, 60:200, 60:130] = 2
+now = int(re.search(r'VmData:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (now + 300 * 2**20,) * 2)
+limits = dict(tta='none', overlap=0, max_memory=2**26, scratch=folder)
+result = inference_volume(model, (scan, np.diag([1, 1, 2, 1.0])), **limits)
+assert 'temporary file' in result.info['logits'], result.info
+assert np.bincount(result.mask.ravel())[1:].tolist() == [(scan == 1).sum(), (scan == 2).sum()]
+assert [one['components'] for one in result.statistics()][:3] == [1, 1, 0]
+result.save(folder / 'mask.nii.gz')
+result.preview(folder / 'preview.png')
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and needs the kernel's memory limit")
+def test_memory_is_bounded_from_the_scan_to_the_picture(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", _BOUNDED, tmp_path], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.returncode == 0, run.stderr
