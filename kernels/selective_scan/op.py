@@ -58,10 +58,9 @@ def selective_scan(
         BackendError: if a backend was asked for that cannot run.
     """
     B, C = _check(u, delta, A, B, C, D, z, delta_bias, initial_state, out_dtype)
-    work = compute_dtype(u)
+    work = real = compute_dtype(u)
     if A.is_complex():
         work = torch.complex128 if work == torch.float64 else torch.complex64
-    real = work.to_real()
     A = A.to(work)
     D, delta_bias = (None if p is None else p.to(real) for p in (D, delta_bias))
     initial_state = None if initial_state is None else initial_state.to(work)
@@ -106,9 +105,12 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, out_dtype) -> tup
         raise ValueError(f"out_dtype is {out_dtype}, expected a floating-point dtype")
     B, C = _canonical("B", B, u, A), _canonical("C", C, u, A)
     if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
-        raise ValueError(
-            f"B and C have {B.shape[1]} and {C.shape[1]} groups, shapes {tuple(B.shape)} and {tuple(C.shape)}"
-        )
+        if min(B.shape[1], C.shape[1]) != 1:
+            raise ValueError(
+                f"B and C have {B.shape[1]} and {C.shape[1]} groups, shapes {tuple(B.shape)} and {tuple(C.shape)}"
+            )
+        groups = max(B.shape[1], C.shape[1])
+        B, C = (M.expand(-1, groups, -1, -1) for M in (B, C))
     check_device("u", u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state)
     return B, C
 

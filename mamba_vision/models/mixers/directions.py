@@ -1,0 +1,60 @@
+"""Several directions over the same tokens, each with its own branch of parameters and its own order.
+
+Legend: B batch, L tokens (and steps of an order), E inner width, K directions, R step rank, N states, W conv width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mamba_vision.kernels import ordered_conv1d
+from mamba_vision.models.mixers.branch import branch_rates
+from mamba_vision.models.mixers.scan_inputs import ScanInputs
+
+
+def stacked(mixer: nn.Module, name: str, suffixes: Sequence[str]) -> Tensor | None:
+    """The parameter `name` ('dt_proj.weight') of all branches, (K, ...); None where the branches have none."""
+    module, _, leaf = name.partition(".")
+    parts = [getattr(getattr(mixer, module + suffix), leaf) for suffix in suffixes]
+    return None if parts[0] is None else torch.stack(parts)
+
+
+def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, order_KL: Tensor) -> dict[str, Any]:
+    """The arguments with which `ordered_scan` runs the branches `suffixes` of a mixer (see `branch`) along K orders.
+
+    Step sizes, B and C are projected from each direction's own convolution, in its order; the scan convolves again by
+    itself, so that no convolved copy has to be kept for it.
+    """
+    conv = (stacked(mixer, "conv1d.weight", suffixes).squeeze(2), stacked(mixer, "conv1d.bias", suffixes))
+    u_BKLE = ordered_conv1d(x_BLE, order_KL, *conv)
+    projected = u_BKLE @ stacked(mixer, "x_proj.weight", suffixes).transpose(1, 2)
+    dt_BKLR, B_BKLN, C_BKLN = projected.split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
+    return dict(
+        x=x_BLE,
+        order=order_KL,
+        dt=dt_BKLR,
+        dt_weight=stacked(mixer, "dt_proj.weight", suffixes),
+        A=torch.stack([branch_rates(mixer, suffix) for suffix in suffixes]),
+        B=B_BKLN,
+        C=C_BKLN,
+        D=torch.stack([getattr(mixer, f"D{suffix}") for suffix in suffixes]),
+        dt_bias=stacked(mixer, "dt_proj.bias", suffixes),
+        conv=conv,
+    )
+
+
+def directional_inputs(
+    mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, z_BLE: Tensor, order_KL: Tensor
+) -> ScanInputs:
+    """What `directional_scan` scans, written out: every sequence in the order in which its direction reads it."""
+    given = directional_scan(mixer, suffixes, x_BLE, order_KL)
+    u_BKLE = ordered_conv1d(x_BLE, order_KL, *given["conv"])
+    delta_BKLE = given["dt"] @ given["dt_weight"].transpose(1, 2)
+    wide = torch.promote_types(delta_BKLE.dtype, torch.float32)
+    delta_BKLE = F.softplus(delta_BKLE.to(wide) + given["dt_bias"][:, None].to(wide))
+    per_step = (u_BKLE, delta_BKLE, given["B"], given["C"], z_BLE[:, order_KL])
+    u, delta, B, C, z = (t.transpose(2, 3) for t in per_step)
+    return ScanInputs(u, delta, given["A"], B, C, given["D"], z, order_KL)
