@@ -53,7 +53,9 @@ def naming(model: nn.Module, names: Iterable[str]) -> tuple[Names, Callable[[str
     def ignored(name: str) -> bool:
         if prefix and bare and matches(name, head_names):
             return False
-        return matches(name if bare else name.removeprefix(prefix), unused)
+        if not bare:
+            return name.startswith(prefix) and matches(name.removeprefix(prefix), unused)
+        return matches(name, unused)
 
     return rename, ignored
 

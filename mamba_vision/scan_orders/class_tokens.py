@@ -41,8 +41,8 @@ def sequence_order(
 ) -> Tensor:
     """Indices for a sequence of a grid's patches and class tokens.
 
-    Orders of a line run over the whole sequence, class tokens in it (Vim); orders that want a grid leave class tokens at
-    their steps (`around_class_tokens`).
+    Orders of a line run over the whole sequence, class tokens in it (Vim); orders that want a grid leave class tokens
+    at their steps (`around_class_tokens`).
 
     Args:
         scan: the order.

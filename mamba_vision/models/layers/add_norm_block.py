@@ -1,0 +1,55 @@
+"""The pre-norm block of Mamba: add, norm, mix, with the residual stream carried beside the mixer's output.
+
+Legend: B batch, L tokens, C channels.
+"""
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from mamba_vision.registry import MIXERS
+
+
+def make_norm(norm: str, channels: int, eps: float) -> nn.Module:
+    """RMSNorm ('rms') or LayerNorm ('ln') over the last axis.
+
+    Raises:
+        ValueError: another name.
+    """
+    if norm not in ("rms", "ln"):
+        raise ValueError(f"norm: found {norm!r}, expected 'rms' or 'ln'")
+    return (nn.RMSNorm if norm == "rms" else nn.LayerNorm)(channels, eps=eps)
+
+
+class AddNormBlock(nn.Module):
+    """Add, norm, mix: the residual stream is carried beside the mixer's output and added at the next block's start.
+
+    Args:
+        channels: C.
+        mixer: config of the mixer.
+        norm: 'rms' or 'ln'.
+        eps: of the norm.
+        drop_path: rate of dropping the *incoming* hidden state (the block before's output), as published.
+        residual_in_fp32: keep the residual stream in float32.
+
+    Shape:
+        hidden, residual (B, L, C) to the same.
+    """
+
+    def __init__(
+        self, channels: int, mixer: dict, norm: str = "rms", eps: float = 1e-5, drop_path: float = 0.0,
+        residual_in_fp32: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm = make_norm(norm, channels, eps)
+        self.mixer = MIXERS.build({**mixer, "d_model": channels, "_scope_": "mamba_vision"})
+        self.drop_path = DropPath(drop_path)
+        self.residual_in_fp32 = residual_in_fp32
+
+    def forward(
+        self, hidden_BLC: Tensor, residual_BLC: Tensor | None = None, order: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        residual_BLC = hidden_BLC if residual_BLC is None else residual_BLC + self.drop_path(hidden_BLC)
+        if self.residual_in_fp32 and residual_BLC.dtype != torch.float64:
+            residual_BLC = residual_BLC.float()
+        return self.mixer(self.norm(residual_BLC.to(self.norm.weight.dtype)), order), residual_BLC

@@ -1,0 +1,6 @@
+"""Rates of stochastic depth over the blocks of a network (Huang et al. 2016, arXiv 1603.09382)."""
+
+
+def drop_path_rates(highest: float, blocks: int) -> list[float]:
+    """Rates that grow linearly from 0 at the first block to `highest` at the last."""
+    return [highest * block / max(blocks - 1, 1) for block in range(blocks)]

@@ -1,0 +1,46 @@
+"""Position tables over a grid of tokens, resampled to another grid.
+
+Layouts: B batch, L tokens (row-major), C channels, H, W rows and columns of the grid.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_positions(
+    positions_1LC: Tensor, grid: tuple[int, int], new_grid: tuple[int, int], mode: str = "bicubic"
+) -> Tensor:
+    """The position table of one grid, resampled for another (align_corners False).
+
+    Args:
+        positions_1LC: (1, rows * columns, channels), row-major.
+        grid: (rows, columns) that the table was made for.
+        new_grid: (rows, columns) wanted.
+        mode: interpolation mode of `torch.nn.functional.interpolate`.
+
+    Returns:
+        (1, new rows * new columns, channels); the table itself where the grids agree.
+
+    Raises:
+        ValueError: the table does not cover `grid`.
+    """
+    if tuple(grid) == tuple(new_grid):
+        return positions_1LC
+    rows, columns = grid
+    if positions_1LC.shape[1] != rows * columns:
+        raise ValueError(f"positions: found {positions_1LC.shape[1]} rows, expected {rows} x {columns}")
+    table_1CHW = positions_1LC.float().transpose(1, 2).unflatten(2, (rows, columns))
+    resized_1CHW = F.interpolate(table_1CHW, size=tuple(new_grid), mode=mode, align_corners=False)
+    return resized_1CHW.flatten(2).transpose(1, 2).to(positions_1LC.dtype)
+
+
+def square_grid(tokens: int, name: str = "positions") -> tuple[int, int]:
+    """(side, side) of the square grid with that many tokens.
+
+    Raises:
+        ValueError: the number is no square.
+    """
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise ValueError(f"{name}: found {tokens} rows, which is not the number of tokens of a square grid")
+    return side, side
