@@ -4,6 +4,7 @@ from mamba_vision.kernels.backends import BackendError, backend_for, use_backend
 from mamba_vision.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
 from mamba_vision.kernels.ordered_scan import ordered_conv1d, ordered_scan
 from mamba_vision.kernels.selective_scan import selective_scan, selective_state_update
+from mamba_vision.kernels.ssd import ssd
 
 __all__ = [
     "BackendError",
@@ -14,5 +15,6 @@ __all__ = [
     "ordered_scan",
     "selective_scan",
     "selective_state_update",
+    "ssd",
     "use_backend",
 ]

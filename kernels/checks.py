@@ -24,6 +24,11 @@ def check_device(first: str, **tensors: torch.Tensor | None) -> None:
             raise ValueError(f"{name} is on {tensor.device}, but {first} is on {device}")
 
 
+def cast(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """The tensor in another dtype; None, and a tensor that has it, as they are: an exported graph shows no step."""
+    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
+
+
 def compute_dtype(tensor: torch.Tensor) -> torch.dtype:
     """float64 for float64 inputs, float32 for all others: the precision of states and sums."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

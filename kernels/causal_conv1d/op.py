@@ -4,7 +4,7 @@ import torch
 
 from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d.reference import causal_conv1d_reference
-from mamba_vision.kernels.checks import check_device, check_float, check_shape, compute_dtype
+from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import or_empty, or_none, without_autocast
 
 ACTIVATIONS = (None, "silu", "swish")
@@ -44,10 +44,7 @@ def causal_conv1d(
     """
     _check(x, weight, bias, activation, initial_states, return_final_states, seq_idx)
     work = compute_dtype(x)
-    weight = weight.to(work)
-    bias = None if bias is None else bias.to(work)
-    initial_states = None if initial_states is None else initial_states.to(x.dtype)
-    inputs = (x, weight, bias, initial_states, seq_idx)
+    inputs = (x, cast(weight, work), cast(bias, work), cast(initial_states, x.dtype), seq_idx)
     backend = choose("causal_conv1d", x)
     if backend == "reference":
         with without_autocast(x):

@@ -4,7 +4,7 @@ import torch
 
 from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d import causal_conv1d
-from mamba_vision.kernels.checks import check_device, check_float, check_shape, compute_dtype
+from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
 from mamba_vision.kernels.ordered_scan.orders import take
 from mamba_vision.kernels.ordered_scan.reference import channels_first, ordered_scan_reference
@@ -69,12 +69,8 @@ def ordered_scan(
     conv_weight, conv_bias = (None, None) if conv is None else conv
     _check(x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, merge, rows)
     work = compute_dtype(x)
-    A = A.to(work)
-    D, dt_bias, conv_weight, conv_bias = (
-        None if p is None else p.to(work) for p in (D, dt_bias, conv_weight, conv_bias)
-    )
-    dt_weight = None if dt_weight is None else dt_weight.to(dt.dtype)
-    inputs = (x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias)
+    A, D, dt_bias, conv_weight, conv_bias = (cast(p, work) for p in (A, D, dt_bias, conv_weight, conv_bias))
+    inputs = (x, order, dt, cast(dt_weight, dt.dtype), A, B, C, D, dt_bias, z, conv_weight, conv_bias)
     options = (merge == "sum", rows == "tokens", delta_softplus)
     backend = choose("ordered_scan", x)
     if backend == "reference" or torch.compiler.is_exporting():

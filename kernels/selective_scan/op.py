@@ -3,7 +3,7 @@
 import torch
 
 from mamba_vision.kernels.backends import choose, load
-from mamba_vision.kernels.checks import check_device, check_float, check_shape, compute_dtype
+from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
 from mamba_vision.kernels.selective_scan.reference import selective_scan_reference
 
@@ -61,9 +61,7 @@ def selective_scan(
     work = real = compute_dtype(u)
     if A.is_complex():
         work = torch.complex128 if work == torch.float64 else torch.complex64
-    A = A.to(work)
-    D, delta_bias = (None if p is None else p.to(real) for p in (D, delta_bias))
-    initial_state = None if initial_state is None else initial_state.to(work)
+    A, D, delta_bias, initial_state = cast(A, work), cast(D, real), cast(delta_bias, real), cast(initial_state, work)
     out_dtype = out_dtype or u.dtype
 
     backend = choose("selective_scan", u, only_portable="A is complex" if A.is_complex() else None)

@@ -10,10 +10,13 @@ quotients: nothing overflows.
 Cutting and layouts: chunks.py.
 """
 
+import math
+import threading
+
 import torch
 import torch.nn.functional as F
 
-from mamba_vision.kernels.selective_scan.chunks import Block, Group, Layout, contract, cut
+from mamba_vision.kernels.selective_scan.chunks import KEPT_ELEMENTS, Block, Group, Layout, contract, cut
 
 
 def saved_shape(u: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> tuple[int, ...]:
@@ -28,7 +31,7 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     out = torch.empty_like(u, dtype=out_dtype)
     state = A.new_zeros(layout.state_shape) if initial_state is None else layout.state(initial_state)
     saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
-    work = _buffer(layout, A)
+    (work,) = _buffers(1, layout, A)
     for first in layout.blocks:
         block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
         y = torch.empty_like(block.s)
@@ -62,7 +65,7 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     dD, dbias = (None if p is None else A.new_zeros(layout.G, layout.R) for p in (D, delta_bias))
     # the gradient that reaches the state behind the group from later steps
     later = A.new_zeros(layout.state_shape) if grad_last_state is None else layout.state(grad_last_state)
-    a, h, g = (_buffer(layout, A) for _ in range(3))
+    a, h, g = _buffers(3, layout, A)
 
     for first in reversed(layout.blocks):
         block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
@@ -113,9 +116,23 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
 
 
-def _buffer(layout: Layout, A: torch.Tensor) -> torch.Tensor:
-    """Room for a group's (K, T, b, G, N, R)."""
-    return A.new_empty(layout.cut.chunks, layout.cut.steps, *layout.state_shape)
+_kept = threading.local()
+
+
+def _buffers(count: int, layout: Layout, A: torch.Tensor) -> torch.Tensor:
+    """Room for `count` tensors (K, T, b, G, N, R) of a group.
+
+    On the CPU it is kept for the thread's next call, if it is small: fresh memory comes page by page from the
+    operating system, which takes longer than the scan itself.
+    """
+    shape = (count, layout.cut.chunks, layout.cut.steps, *layout.state_shape)
+    size = math.prod(shape)
+    if A.device.type != "cpu" or size > KEPT_ELEMENTS:
+        return A.new_empty(shape)
+    kept = getattr(_kept, "buffer", None)
+    if kept is None or kept.dtype != A.dtype or kept.numel() < size:
+        kept = _kept.buffer = A.new_empty(size)
+    return kept[:size].view(shape)
 
 
 def _states_before(group: Group, a: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
