@@ -135,7 +135,7 @@ def _load_safetensors(file: Path, map_location: Any) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file as load_tensors
 
     try:
-        return load_tensors(file, device=str(map_location or "cpu"))
+        return load_tensors(file, device="cpu" if map_location is None or callable(map_location) else str(map_location))
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {file} is truncated or no safetensors file ({error})") from error
 

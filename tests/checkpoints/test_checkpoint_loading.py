@@ -36,6 +36,7 @@ def test_what_trainers_keep_beside_the_weights(tmp_path: Path) -> None:
     kept = {
         "history": history,
         "float32": np.float32(0.5),
+        "_best_ema": np.float64(0.875),  # nnU-Net
         "array": np.arange(5, dtype=np.int16),
         "text": np.array(["a", "bc"]),
         "flag": np.bool_(True),
