@@ -103,7 +103,7 @@ def test_grouped_scan(golden):
 
 @pytest.mark.parametrize(
     "name", ["v0", "v01", "v03_nozact_oact_no32", "v051d_noz", "v052d3_noz_onefile", "v052d_noz", "v052dc_noz",
-             "v05_noz", "v05_noz_cl"],
+             "v05_noz", "v05_noz_cl", "m0_noz"],
 )  # fmt: skip
 def test_mixer(golden, name):
     case = golden(f"vmamba/ss2d_{name}")
@@ -168,6 +168,7 @@ def test_stems(golden):
     [
         "vssm_v2_micro",
         "vssm_v0_micro",
+        "vssm_m2_micro",
         "vssm_options_micro",
         "vssm_v0_legacy_names",
         "vssm_v0_onefile_names",
@@ -226,7 +227,7 @@ def test_upernet(golden):
     case.check(decode=decode, auxiliary=auxiliary, seg_logits=resized)
 
 
-@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"tiny_m2"}))
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_published_parameter_counts(name):
     with torch.device("meta"):
         model = classifier(1000, arch=name)
@@ -249,10 +250,11 @@ def test_any_image_size(arch, size):
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("arch", ["test", dict(ARCHS["test"], forward_type="m0_noz", ssm_init="v2")])
 @pytest.mark.parametrize("scan", ["hilbert", "bidirectional", dict(type="local", directions=("h", "v_flip", "w2"))])
-def test_any_scan_order(scan):
+def test_any_scan_order(arch, scan):
     scan = dict(type=scan) if isinstance(scan, str) else scan
-    model = VMamba("test", scan=scan)
+    model = VMamba(arch, scan=scan)
     assert [m.shape[1] for m in model(torch.randn(1, 3, 36, 52))] == [16, 32, 64, 128]
 
 
@@ -335,6 +337,8 @@ def test_start_of_parameters(ssm_init):
         (dict(forward_type="v05_nozz"), "forward_type: found 'v05_nozz'"),
         (dict(forward_type="v0_noz"), "forward_type: found 'v0_noz'"),
         (dict(ssm_init="v9"), "ssm_init: found 'v9'"),
+        (dict(forward_type="m0_noz"), "ssm_init: found 'v0'"),
+        (dict(forward_type="v052dc_noz", scan=dict(type="cross")), "scan: found"),
         (dict(ssm_act="tanh"), "activation: found 'tanh'"),
         (dict(scan=dict(type="nowhere")), "'nowhere' is not known"),
     ],
