@@ -48,6 +48,7 @@ def restore_labels(
             better = score > best
             classes[better] = values[number]
             np.maximum(best, score, out=best)
+            del score, better  # else they live on beside the next class's
         inside[rows] = classes
         if progress is not None:
             progress(rows.stop, geometry.cropped_shape[0])
