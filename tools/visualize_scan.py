@@ -32,26 +32,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    from mamba_vision.registry import SCAN_ORDERS
-
     if args.list:
-        print_list(SCAN_ORDERS)
+        print_list()
         return 0
     try:
-        draw(args, SCAN_ORDERS)
+        draw(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def draw(args: argparse.Namespace, registry) -> None:
-    """Write what the arguments ask for.
+def build(args: argparse.Namespace):
+    """The scan order that the arguments name.
 
     Raises:
-        ValueError: unknown order or option, or a grid that does not suit.
+        ValueError: unknown order or option, or a bad value.
     """
-    from mamba_vision.visualization.scan_paths import scan_lines, scan_paths_animation, scan_paths_figure
+    from mamba_vision.registry import SCAN_ORDERS
 
     specs = [dict(type=name) for name in args.orders]
     for key, value in args.options:
@@ -61,9 +59,21 @@ def draw(args: argparse.Namespace, registry) -> None:
             raise ValueError(f"option {key}: say which of the orders {', '.join(args.orders)} as ORDER.{option or key}")
         for spec in chosen:
             spec[option] = value
-    order, grid = registry.build(specs if len(specs) > 1 else specs[0]), tuple(args.grid)
+    return SCAN_ORDERS.build(specs if len(specs) > 1 else specs[0])
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Write what the arguments ask for.
+
+    Raises:
+        ValueError: as `build`, or a grid that does not suit.
+    """
+    from mamba_vision.visualization.scan_paths import scan_lines, scan_paths_animation, scan_paths_figure
+
+    order, grid = build(args), tuple(args.grid)
     lines, name = scan_lines(order, grid), " + ".join(args.orders)
-    title = f"{name}, grid {' × '.join(map(str, grid))}"
+    told = "".join(f", {key}={value}" for key, value in args.options)
+    title = f"{name}, grid {' × '.join(map(str, grid))}{told}"
     shared = dict(labels=order.labels, extra_tokens=order.extra_tokens(grid), title=title)
     if args.out or not args.animate:
         out = args.out or Path(f"{'_'.join(args.orders)}.png")
@@ -74,12 +84,14 @@ def draw(args: argparse.Namespace, registry) -> None:
         print(f"wrote {args.animate}")
 
 
-def print_list(registry) -> None:
+def print_list() -> None:
     """Every order's name, grids and options with their defaults."""
     from dataclasses import fields
 
-    registry.import_from_location()
-    for name, order in sorted(registry.module_dict.items()):
+    from mamba_vision.registry import SCAN_ORDERS
+
+    SCAN_ORDERS.import_from_location()
+    for name, order in sorted(SCAN_ORDERS.module_dict.items()):
         ranks = ", ".join(f"{rank}-D" for rank in order.grid_ranks)
         options = ", ".join(f"{option.name}={option.default!r}" for option in fields(order))
         print(f"{name:14} {ranks:14} {(order.__doc__ or '').splitlines()[0]}")

@@ -185,6 +185,14 @@ def token_grid(grid: tuple[int, ...], device: torch.device | None = None) -> Ten
     return torch.arange(math.prod(grid), device=device).reshape(grid)
 
 
+def ceil_div(size: int, by: int) -> int:
+    """size / by, rounded up, for sizes of at least 0, also symbolic ones.
+
+    Without negative numbers, which exported graphs divide towards zero where Python divides downwards.
+    """
+    return (size + by - 1) // by
+
+
 def columns(tokens: Tensor) -> Tensor:
     """Tokens of an H x W table column by column, (L,)."""
     return tokens.transpose(0, 1).reshape(-1)

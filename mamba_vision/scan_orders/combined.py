@@ -66,7 +66,7 @@ class Prompted(ScanOrder):
     """Prompt tokens before and behind every sequence, so that a causal scan has read them before the grid, both ways.
 
     Tokens are the prompts (numbers 0 .. prompts - 1), then the grid's. A prompt comes twice in a sequence;
-    `kernels.ordered_scan` adds up its two results. (ProMamba, arXiv 2403.13660.)
+    `kernels.ordered_scan` adds up its two results. This toolkit's own, for promptable segmentation.
 
     Args:
         prompts: how many prompt tokens.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mamba_vision.scan_orders.base import ZERO, ScanOrder, is_traced, register
+from mamba_vision.scan_orders.base import ZERO, ScanOrder, ceil_div, is_traced, register
 
 
 def interleaved(tokens: int, runs: int, device: torch.device) -> Tensor:
@@ -15,7 +15,7 @@ def interleaved(tokens: int, runs: int, device: torch.device) -> Tensor:
 
     Where `runs` does not divide `tokens`, the last runs are shorter and their missing tokens are skipped. (T,)
     """
-    length = -(-tokens // runs)
+    length = ceil_div(tokens, runs)
     sequence = torch.arange(runs * length, device=device).reshape(runs, length).transpose(0, 1).reshape(-1)
     if is_traced((tokens,)) or tokens == runs * length:
         return sequence[:tokens]
@@ -78,5 +78,6 @@ class Reorder(ScanOrder):
 
     def sequences(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
         tokens = math.prod(grid)
-        filled = F.pad(torch.arange(tokens, device=device), (0, (-tokens) % self.rate), value=ZERO)
+        missing = ceil_div(tokens, self.rate) * self.rate - tokens
+        filled = F.pad(torch.arange(tokens, device=device), (0, missing), value=ZERO)
         return filled.reshape(-1, self.rate).transpose(0, 1).reshape(1, -1)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mamba_vision.scan_orders.base import ZERO, ScanOrder, columns, is_traced, register, side_by_side, token_grid
+from mamba_vision.scan_orders.base import (
+    ZERO,
+    ScanOrder,
+    ceil_div,
+    columns,
+    is_traced,
+    register,
+    side_by_side,
+    token_grid,
+)
 from mamba_vision.scan_orders.class_tokens import make_room
 from mamba_vision.scan_orders.tokens import class_token_places
 
@@ -23,7 +32,7 @@ def window_sequence(grid: tuple[int, int], size: int, column_first: bool, device
     Returns:
         (windows * size * size,) int64.
     """
-    rows, cols = -(-grid[0] // size), -(-grid[1] // size)
+    rows, cols = ceil_div(grid[0], size), ceil_div(grid[1], size)
     i, j = torch.arange(grid[0], device=device)[:, None], torch.arange(grid[1], device=device)[None]
     window_i, window_j = i // size, j // size
     i, j = i - window_i * size, j - window_j * size  # inside the window

@@ -133,7 +133,8 @@ def _compose(lines, grid, labels, extra_tokens, title) -> tuple[Figure, list["_P
     if labels is not None and len(labels) != len(lines):
         raise ValueError(f"labels: found {len(labels)}, expected one for each of {len(lines)} directions")
     places = _places(grid, extra_tokens)
-    low, high = places.min(0) - 0.75, places.max(0) + 0.75
+    margin = np.array([0.75 + (_SLICE_GAP if len(grid) == 3 else 0.0), 0.75])  # panels stand farther apart than slices
+    low, high = places.min(0) - margin, places.max(0) + margin
 
     width, height = high - low
     rows = -(-len(lines) // max(2, min(_MOST_IN_A_ROW, int(_MOST_CELLS_IN_A_ROW / width))))

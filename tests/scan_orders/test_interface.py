@@ -1,6 +1,7 @@
 """Building, errors, the cache, tracing, and the helpers around tokens."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -214,9 +215,24 @@ def test_exported_graphs_keep_the_grid_dynamic(spec: object, strict: bool) -> No
     height, width = torch.export.Dim("height", min=2, max=64), torch.export.Dim("width", min=2, max=64)
     shapes = ({2: height, 3: width},)
     program = torch.export.export(scan, (torch.randn(1, 2, 6, 7),), dynamic_shapes=shapes, strict=strict)
-    for grid in ((6, 7), (5, 9), (12, 4)):
+    for grid in ((6, 7), (5, 8), (13, 4)):
         x = torch.randn(1, 2, *grid)
         torch.testing.assert_close(program.module()(x), scan(x))
+
+
+@pytest.mark.parametrize("spec", ["cross", "zigzag", dict(type="reorder", rate=5), DYNAMIC[7]], ids=str)
+def test_onnx_files_keep_the_grid_dynamic(spec: object, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    scan = Scan(spec)
+    shapes = ({2: torch.export.Dim("height", min=2, max=64), 3: torch.export.Dim("width", min=2, max=64)},)
+    program = torch.onnx.export(scan.eval(), (torch.randn(1, 2, 6, 7),), dynamic_shapes=shapes, verbose=False)
+    program.save(tmp_path / "scan.onnx")
+    session = runtime.InferenceSession(tmp_path / "scan.onnx")
+    for grid in ((6, 7), (5, 8), (13, 4)):
+        x = torch.randn(1, 2, *grid)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), scan(x))
 
 
 @pytest.mark.parametrize("spec", TABLES, ids=str)
