@@ -79,7 +79,7 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
         dB.open(block.B)
         dC.open(block.C)
         for index in reversed(range(len(block))):
-            group, before = block.group(index), saved[first + index].view(-1, *layout.state_shape)
+            group, before = block.group(index), saved[first + index].view(layout.cut.chunks, *layout.state_shape)
             _states(group, group.decays(out=a), before, out=h)
             if z is not None:
                 contract(group.C, h, out=y[index])

@@ -69,11 +69,12 @@ def selective_state_update(
 def _per_head(name: str, M: torch.Tensor, state: torch.Tensor, heads: int) -> torch.Tensor:
     """B or C, broadcastable to state."""
     batch, size = state.shape[0], state.shape[-1]
+    given = tuple(M.shape)
     M = M.unsqueeze(1) if M.dim() == 2 else M
     groups = M.shape[1]
     if tuple(M.shape) != (batch, groups, size) or groups < 1 or heads % groups:
         raise ValueError(
-            f"{name} has shape {tuple(M.shape)}, expected (batch, [groups,] state) with groups dividing {heads} heads: "
+            f"{name} has shape {given}, expected (batch, [groups,] state) with groups dividing {heads} heads: "
             f"state has shape {tuple(state.shape)}"
         )
     if state.dim() == 3:

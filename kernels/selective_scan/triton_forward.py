@@ -3,13 +3,15 @@
 Names: b batch, k group of channels or scan order, t step, c channel, n state. Every large tensor is a view
 (b, k, row, c) with any strides. `order` (b or 1, k, t) maps steps to rows where rows are tokens in another order; -1 is
 a row of zeros. A arrives packed as (k, n, c) times log2(e), B and C as float32 rows (b k, t, 2 NP) in step order, both
-by `pack`. Row strides (`u_s` and so on) come divided by V, see triton_common.
+by `pack`. Strides of b and k come divided by V and unspecialized, and so does the number of channels, `cv`: the
+compiler must not find out that more than V channels lie together, see triton_common. Row strides (`u_s` and so on) are
+constants, so that a tile's rows cost no address arithmetic.
 """
 
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.triton_common import LOG2E, compose, ex2, pick, sigmoid, softplus
+from mamba_vision.kernels.triton_common import LOG2E, ex2, pick, sigmoid, softplus
 
 
 @triton.jit
@@ -51,38 +53,69 @@ def pack(
             if COLS:
                 tl.store(col_p + NP * padded, x, mask=stored)
     else:  # the programs behind the steps pack A
-        pid -= n_tiles * n_bk
-        k = pid % K
-        oc = (pid // K) * 128 + tl.arange(0, 128)
-        mask = (oc < channels)[None, :]
-        src = A + (k * channels + oc).to(tl.int64)[None, :] * a_c + on[:, None] * a_n
-        a = tl.load(src, mask=mask & (on < N)[:, None], other=0.0)
-        tl.store(At + (k * NP + on[:, None]) * channels + oc[None, :], a * LOG2E, mask=mask)
+        place = pid - n_tiles * n_bk
+        ka = place % K
+        oc = (place // K) * 128 + tl.arange(0, 128)
+        mc = (oc < channels)[None, :]
+        src = A + (ka * channels + oc).to(tl.int64)[None, :] * a_c + on[:, None] * a_n
+        a = tl.load(src, mask=mc & (on < N)[:, None], other=0.0)
+        tl.store(At + (ka * NP + on[:, None]) * channels + oc[None, :], a * LOG2E, mask=mc)
 
 
 @triton.jit
-def load_row_numbers(order, t, inside, ORDER: tl.constexpr):
+def row_numbers(order, t, inside, ORDER: tl.constexpr):
+    """The tokens of steps t, or the steps themselves."""
     if ORDER:
         return tl.load(order + t, mask=inside, other=-1)
     else:
         return t
 
 
-@triton.jit(do_not_specialize=["u_b", "u_k", "u_s", "d_b", "d_k", "d_s", "z_b", "z_k", "z_s", "y_b", "y_k", "y_s"])
+@triton.jit
+def row_pointers(base, p, t0, ot, one, S: tl.constexpr, UNIT: tl.constexpr, TOKENS: tl.constexpr):
+    """Pointers to a tile's rows: of tokens p, or of the steps t0 + ot; t0 is int64."""
+    if TOKENS:
+        return base + p.to(tl.int64) * S
+    elif UNIT:
+        return base + t0 * S + ot.to(tl.int64) * S
+    else:  # channels-first: hide from the compiler that rows are adjacent, or it lays time over the lanes
+        return base + t0 * S + ot.to(tl.int64) * one * S
+
+
+@triton.jit
+def across(oc, stride, UNIT: tl.constexpr):
+    """Offsets of channels."""
+    if UNIT:
+        return oc
+    else:
+        return oc.to(tl.int64) * stride
+
+
+@triton.jit
+def step_sizes(d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr):
+    """Step sizes from their rows; zero beyond the end, where the state then stays as it is."""
+    s = d.to(tl.float32) + bias_c
+    if SOFTPLUS:
+        s = softplus(s, ex2(s * LOG2E), PRECISE)
+    return tl.where(inside, s, 0.0)
+
+
+@triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "y_b", "y_k"])
 def scan_states(
     u, delta, rows, At, Bc, Cc, D, bias, z, y, initial, last, entering, ends, decays, saved, order,
-    length, padded, channels, n_ctiles, n_chunks, n_tiles, order_b, bc_c, bc_n, cc_c, cc_n,
-    u_b, u_k, u_s, u_c, d_b, d_k, d_s, d_c, z_b, z_k, z_s, z_c, y_b, y_k, y_s, y_c,
+    length, padded, cv, one, n_ctiles, n_chunks, n_tiles, order_b, bc_c, bc_n, cc_c, cc_n,
+    u_b, u_k, u_c, d_b, d_k, d_c, z_b, z_k, z_c, y_b, y_k, y_c,
+    u_s: tl.constexpr, d_s: tl.constexpr, z_s: tl.constexpr, y_s: tl.constexpr,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BC: tl.constexpr, T: tl.constexpr, V: tl.constexpr,
     CHUNK: tl.constexpr, EVERY: tl.constexpr, PHASE: tl.constexpr, WHOLE: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
-    ORDER: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
+    SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
+    U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """Many states: a loop over time with the states [NP, BC] in registers, the next T rows of input always in flight.
 
     PHASE 0: the whole sequence. Long sequences: 1, every chunk from zero, keeping its last state and its sum of step
-    sizes; then `carry`; 2, every chunk from its true first state.
+    sizes; then `carry`; 2, every chunk from its true first state. With z, order must be absent.
     """
     pid = tl.program_id(0)
     pc = pid % n_ctiles
@@ -90,9 +123,11 @@ def scan_states(
     bk = pid // n_ctiles // n_chunks
     b = (bk // K).to(tl.int64)
     k = bk % K
+    channels = cv * V
     oc = pc * BC + tl.arange(0, BC)
     on = tl.arange(0, NP)
     ot = tl.arange(0, T)
+    ot_c = ot[:, None]
     if WHOLE:
         mc = oc >= 0
     else:
@@ -119,63 +154,51 @@ def scan_states(
     else:
         h = tl.zeros([NP, BC], tl.float32)
     total = tl.zeros([BC], tl.float32)
-
-    if UNIT:
-        ou = oc
-        od = oc
-        oz = oc
-        oy = oc
-    else:
-        ou = oc.to(tl.int64) * u_c
-        od = oc.to(tl.int64) * d_c
-        oz = oc.to(tl.int64) * z_c
-        oy = oc.to(tl.int64) * y_c
-    u_p = u + (b * u_b + k * u_k) * V + ou[None, :]
-    d_p = delta + (b * d_b + k * d_k) * V + od[None, :]
-    if HAS_Z:
-        z_p = z + (b * z_b + k * z_k) * V + oz[None, :]
-    y_p = y + (b * y_b + k * y_k) * V + oy[None, :]
+    u_p = u + (b * u_b + k * u_k) * V + across(oc, u_c, UNIT)[None, :]
+    d_p = delta + (b * d_b + k * d_k) * V + across(oc, d_c, UNIT)[None, :]
+    z_p = z + (b * z_b + k * z_k) * V + across(oc, z_c, UNIT)[None, :]
+    y_p = y + (b * y_b + k * y_k) * V + across(oc, y_c, UNIT)[None, :]
     order_p = order + b * order_b + k * length
     row_p = rows + bk.to(tl.int64) * padded * (2 * NP)
 
     begin = chunk * CHUNK
     end = tl.minimum(begin + CHUNK, length)
+    begin64 = begin.to(tl.int64)
     t = begin + ot
     inside = t < end
-    p = load_row_numbers(order_p, t, inside, ORDER)
-    p_next = load_row_numbers(order_p, t + T, t + T < end, ORDER)
-    m_u = ((inside & (p >= 0)) if ORDER else inside)[:, None] & mc[None, :]
-    m_d = m_u if D_TOKENS else (inside[:, None] & mc[None, :])
-    u_next = tl.load(u_p + p.to(tl.int64)[:, None] * u_s * V, mask=m_u, other=0.0)
-    d_next = tl.load(d_p + (p if D_TOKENS else t).to(tl.int64)[:, None] * d_s * V, mask=m_d, other=0.0)
+    p = row_numbers(order_p, t, inside, ORDER)
+    p_next = row_numbers(order_p, t + T, t + T < end, ORDER)
+    m_s = inside[:, None] & mc[None, :]
+    m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
+    u_next = tl.load(row_pointers(u_p, p[:, None], begin64, ot_c, one, u_s, UNIT, U_TOKENS),
+                     mask=m_p if U_TOKENS else m_s, other=0.0)  # fmt: skip
+    d_next = tl.load(row_pointers(d_p, p[:, None], begin64, ot_c, one, d_s, UNIT, D_TOKENS),
+                     mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
     if HAS_Z and PHASE != 1:
-        z_next = tl.load(z_p + p.to(tl.int64)[:, None] * z_s * V, mask=m_u, other=0.0)
+        z_next = tl.load(row_pointers(z_p, p[:, None], begin64, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
     for t0 in range(begin, end, T):
-        t = t0 + ot
-        inside = t < end
+        now = begin64 + (t0 - begin)
+        inside = (t0 + ot < end)[:, None]
         p_now = p
-        m_now = m_u
+        m_now = m_p
+        m_st = m_s
         u_tc = u_next.to(tl.float32)
-        dt_tc = d_next.to(tl.float32)
+        d_now = d_next
         if HAS_Z and PHASE != 1:
             z_tc = z_next.to(tl.float32)
         # the next tile's loads go out before this tile's work: no load moves above a store by itself
         p = p_next
-        ahead = t + T < end
-        m_u = ((ahead & (p >= 0)) if ORDER else ahead)[:, None] & mc[None, :]
-        m_d = m_u if D_TOKENS else (ahead[:, None] & mc[None, :])
-        u_next = tl.load(u_p + p.to(tl.int64)[:, None] * u_s * V, mask=m_u, other=0.0)
-        d_next = tl.load(d_p + (p if D_TOKENS else t + T).to(tl.int64)[:, None] * d_s * V, mask=m_d, other=0.0)
+        m_s = (t0 + T + ot < end)[:, None] & mc[None, :]
+        m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
+        u_next = tl.load(row_pointers(u_p, p[:, None], now + T, ot_c, one, u_s, UNIT, U_TOKENS),
+                         mask=m_p if U_TOKENS else m_s, other=0.0)  # fmt: skip
+        d_next = tl.load(row_pointers(d_p, p[:, None], now + T, ot_c, one, d_s, UNIT, D_TOKENS),
+                         mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
         if HAS_Z and PHASE != 1:
-            z_next = tl.load(z_p + p.to(tl.int64)[:, None] * z_s * V, mask=m_u, other=0.0)
-        p_next = load_row_numbers(order_p, t + 2 * T, t + 2 * T < end, ORDER)
+            z_next = tl.load(row_pointers(z_p, p[:, None], now + T, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
+        p_next = row_numbers(order_p, t0 + 2 * T + ot, t0 + 2 * T + ot < end, ORDER)
 
-        dt_tc += bias_c[None, :]
-        if SOFTPLUS:
-            s = softplus(dt_tc, ex2(dt_tc * LOG2E), PRECISE)
-        else:
-            s = dt_tc
-        s = tl.where(inside[:, None], s, 0.0)
+        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE)
         su = s * u_tc
         if PHASE == 1:
             total += tl.sum(s, 0)
@@ -189,23 +212,21 @@ def scan_states(
                 tl.store(saved + at, h, mask=mc[None, :])
         for i in tl.static_range(T):
             if CONST_B:
-                x_nc = pick(su, i, ot[:, None])[None, :] * B_nc
+                x_nc = pick(su, i, ot_c)[None, :] * B_nc
             else:
-                x_nc = pick(su, i, ot[:, None])[None, :] * tl.load(row_p + (t0 + i) * (2 * NP) + on)[:, None]
-            h = ex2(pick(s, i, ot[:, None])[None, :] * a_nc) * h + x_nc
+                x_nc = pick(su, i, ot_c)[None, :] * tl.load(row_p + (now + i) * (2 * NP) + on)[:, None]
+            h = ex2(pick(s, i, ot_c)[None, :] * a_nc) * h + x_nc
             if PHASE != 1:
                 if CONST_C:
-                    y_c_i = tl.sum(h * C_nc, 0)
+                    y_i = tl.sum(h * C_nc, 0)
                 else:
-                    y_c_i = tl.sum(h * tl.load(row_p + (t0 + i) * (2 * NP) + NP + on)[:, None], 0)
-                y_tc = tl.where(ot[:, None] == i, y_tc + y_c_i[None, :], y_tc)
+                    y_i = tl.sum(h * tl.load(row_p + (now + i) * (2 * NP) + NP + on)[:, None], 0)
+                y_tc = tl.where(ot_c == i, y_tc + y_i[None, :], y_tc)
         if PHASE != 1:
             if HAS_Z:
                 y_tc = y_tc * z_tc * sigmoid(z_tc)
-            if Y_TOKENS:
-                tl.store(y_p + p_now.to(tl.int64)[:, None] * y_s * V, y_tc, mask=m_now)
-            else:
-                tl.store(y_p + t.to(tl.int64)[:, None] * y_s * V, y_tc, mask=inside[:, None] & mc[None, :])
+            tl.store(row_pointers(y_p, p_now[:, None], now, ot_c, one, y_s, UNIT, Y_TOKENS), y_tc,
+                     mask=m_now if Y_TOKENS else m_st)  # fmt: skip
     if PHASE == 1:
         tl.store(ends + state, h, mask=mc[None, :])
         tl.store(decays + (bk.to(tl.int64) * n_chunks + chunk) * channels + oc, total, mask=mc)
@@ -253,140 +274,3 @@ def carry(
             out = tl.where(o16[:, None] == j, h[None, :], out)
             h = pick(decay, j, o16[:, None]) * h + pick(x, j, o16[:, None])
         tl.store(entering + (at[:, None] * NP + n) * channels + oc[None, :], out, mask=mask)
-
-
-@triton.jit(do_not_specialize=["u_b", "u_k", "u_s", "d_b", "d_k", "d_s", "z_b", "z_k", "z_s", "y_b", "y_k", "y_s"])
-def scan_one_state(
-    u, delta, cols, At, Bc, Cc, D, bias, z, y, initial, last, saved, order,
-    length, padded, channels, n_ctiles, n_tiles, order_b, bc_c, cc_c,
-    u_b, u_k, u_s, u_c, d_b, d_k, d_s, d_c, z_b, z_k, z_s, z_c, y_b, y_k, y_s, y_c,
-    K: tl.constexpr, BC: tl.constexpr, T: tl.constexpr, W: tl.constexpr, V: tl.constexpr,
-    WHOLE: tl.constexpr, UNIT: tl.constexpr,
-    HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr,
-    ORDER: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
-):  # fmt: skip
-    """One state: W warps side by side on W runs of T steps, [T, W, BC] = registers, warps, lanes.
-
-    Each warp reduces its run to (decay, state from zero); a scan over the warps gives every run its true first state.
-    """
-    pid = tl.program_id(0)
-    pc = pid % n_ctiles
-    bk = pid // n_ctiles
-    b = (bk // K).to(tl.int64)
-    k = bk % K
-    oc = pc * BC + tl.arange(0, BC)
-    ow = tl.arange(0, W)
-    ot = tl.arange(0, T)
-    rows3 = ot[:, None, None]
-    step = ow[None, :] * T + ot[:, None]  # [T, W]
-    if WHOLE:
-        mc = oc >= 0
-    else:
-        mc = oc < channels
-    mc3 = mc[None, None, :]
-    kc = k * channels + oc
-    bias_c = tl.zeros([BC], tl.float32)
-    if HAS_BIAS:
-        bias_c = tl.load(bias + kc, mask=mc, other=0.0)
-    if HAS_D:
-        D_c = tl.load(D + kc, mask=mc, other=0.0)
-    a_c = tl.load(At + kc, mask=mc, other=0.0)
-    if CONST_B:
-        B_c = tl.load(Bc + kc * bc_c, mask=mc, other=0.0).to(tl.float32)
-    if CONST_C:
-        C_c = tl.load(Cc + kc * cc_c, mask=mc, other=0.0).to(tl.float32)
-    own = b * K * channels + kc
-    if HAS_INITIAL:
-        carried = tl.load(initial + own, mask=mc, other=0.0)
-    else:
-        carried = tl.zeros([BC], tl.float32)
-    h_in = tl.zeros([W, BC], tl.float32) + carried[None, :]  # row 0 carries from tile to tile
-
-    if UNIT:
-        ou = oc
-        od = oc
-        oz = oc
-        oy = oc
-    else:
-        ou = oc.to(tl.int64) * u_c
-        od = oc.to(tl.int64) * d_c
-        oz = oc.to(tl.int64) * z_c
-        oy = oc.to(tl.int64) * y_c
-    u_p = u + (b * u_b + k * u_k) * V + ou[None, None, :]
-    d_p = delta + (b * d_b + k * d_k) * V + od[None, None, :]
-    if HAS_Z:
-        z_p = z + (b * z_b + k * z_k) * V + oz[None, None, :]
-    y_p = y + (b * y_b + k * y_k) * V + oy[None, None, :]
-    order_p = order + b * order_b + k * length
-    B_p = cols + bk.to(tl.int64) * 2 * padded
-    C_p = B_p + padded
-
-    inside = step < length
-    p = load_row_numbers(order_p, step, inside, ORDER)
-    p_next = load_row_numbers(order_p, step + T * W, step + T * W < length, ORDER)
-    m_u = ((inside & (p >= 0)) if ORDER else inside)[:, :, None] & mc3
-    m_d = m_u if D_TOKENS else (inside[:, :, None] & mc3)
-    u_next = tl.load(u_p + p.to(tl.int64)[:, :, None] * u_s * V, mask=m_u, other=0.0)
-    d_next = tl.load(d_p + (p if D_TOKENS else step).to(tl.int64)[:, :, None] * d_s * V, mask=m_d, other=0.0)
-    for t0 in range(0, length, T * W):
-        t = t0 + step
-        inside = t < length
-        p_now = p
-        m_now = m_u
-        u_t = u_next.to(tl.float32)
-        s = d_next.to(tl.float32) + bias_c[None, None, :]
-        if HAS_Z:
-            z_t = tl.load(z_p + p.to(tl.int64)[:, :, None] * z_s * V, mask=m_u, other=0.0).to(tl.float32)
-        p = p_next
-        ahead = t + T * W < length
-        m_u = ((ahead & (p >= 0)) if ORDER else ahead)[:, :, None] & mc3
-        m_d = m_u if D_TOKENS else (ahead[:, :, None] & mc3)
-        u_next = tl.load(u_p + p.to(tl.int64)[:, :, None] * u_s * V, mask=m_u, other=0.0)
-        d_next = tl.load(d_p + (p if D_TOKENS else t + T * W).to(tl.int64)[:, :, None] * d_s * V, mask=m_d, other=0.0)
-        p_next = load_row_numbers(order_p, t + 2 * T * W, t + 2 * T * W < length, ORDER)
-
-        if SOFTPLUS:
-            s = softplus(s, ex2(s * LOG2E), PRECISE)
-        s = tl.where(inside[:, :, None], s, 0.0)
-        a = ex2(s * a_c[None, None, :])
-        if CONST_B:
-            x = s * u_t * B_c[None, None, :]
-        else:
-            x = s * u_t * tl.load(B_p + t)[:, :, None]
-        if CONST_C:
-            C_t = tl.broadcast_to(C_c[None, None, :], [T, W, BC])
-        else:
-            C_t = tl.broadcast_to(tl.load(C_p + t)[:, :, None], [T, W, BC])
-        if W > 1:
-            h = tl.zeros([W, BC], tl.float32)
-            for i in tl.static_range(T):
-                h = pick(a, i, rows3) * h + pick(x, i, rows3)
-            decay = ex2(tl.sum(s, 0) * a_c[None, :])
-            h = tl.where(ow[:, None] == 0, decay * h_in + h, h)
-            _, h = tl.associative_scan((decay, h), 0, compose)
-            before = tl.gather(h, (ow[:, None] + (W - 1)) % W + tl.zeros([W, BC], tl.int32), 0)
-            h_in = tl.where(ow[:, None] == 0, h_in, before)
-        if KEEP:
-            at = (bk.to(tl.int64) * n_tiles + t0 // T + ow)[:, None] * channels + oc[None, :]
-            tl.store(saved + at, h_in, mask=(t0 // T + ow < n_tiles)[:, None] & mc[None, :])
-        h = h_in
-        y_t = tl.zeros([T, W, BC], tl.float32)
-        if HAS_D:
-            y_t = D_c[None, None, :] * u_t
-        for i in tl.static_range(T):
-            h = pick(a, i, rows3) * h + pick(x, i, rows3)
-            y_t = tl.where(rows3 == i, y_t + (h * pick(C_t, i, rows3))[None, :, :], y_t)
-        if W > 1:
-            h_in = tl.where(ow[:, None] == 0, before, h_in)
-        else:
-            h_in = h
-        if HAS_Z:
-            y_t = y_t * z_t * sigmoid(z_t)
-        if Y_TOKENS:
-            tl.store(y_p + p_now.to(tl.int64)[:, :, None] * y_s * V, y_t, mask=m_now)
-        else:
-            tl.store(y_p + t.to(tl.int64)[:, :, None] * y_s * V, y_t, mask=inside[:, :, None] & mc3)
-    if LAST:
-        # beyond the end s is 0, so the state stays: row 0 holds the one after the last step
-        tl.store(last + own[None, :] + ow[:, None] * 0, h_in, mask=(ow == 0)[:, None] & mc[None, :])

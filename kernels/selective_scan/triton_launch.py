@@ -9,6 +9,7 @@ import torch
 
 from mamba_vision.kernels.selective_scan import triton_backward as bw
 from mamba_vision.kernels.selective_scan import triton_forward as fw
+from mamba_vision.kernels.selective_scan import triton_one_state as one_state
 from mamba_vision.kernels.selective_scan import triton_tuning as tuning
 from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
 
@@ -20,7 +21,8 @@ class Operands:
     """Inputs of a scan over `length` steps of K groups, all as views; see triton_forward for what each means.
 
     u, delta, z (b, k, row, c); A (k c, n); B, C (b, k, row, n), or (k c, n) constant; D, bias (k c).
-    order (b or 1, k, length) int32: u, z and the gradient of y have rows by token; delta, B and C too with `token_rows`.
+    order (b or 1, k, length) int32: u, z and the gradient of y have rows by token; delta, B and C too with `token_rows`; u after all
+    by step with `u_by_step`.
     """
 
     u: torch.Tensor
@@ -36,6 +38,7 @@ class Operands:
     length: int
     order: torch.Tensor | None = None
     token_rows: bool = False
+    u_by_step: bool = False
 
     def __post_init__(self):
         self.batch, self.K, _, self.channels = self.u.shape
@@ -43,7 +46,7 @@ class Operands:
         self.NP = power_of_two(self.N)
         self.const_B, self.const_C = self.B.dim() == 2, self.C.dim() == 2
         self.tiles = cdiv(self.length, TILE)
-        self.padded = cdiv(self.length, 64) * 64
+        self.padded = 64 if self.length <= 64 else cdiv(self.length, 128) * 128  # steps that a tile may touch
         self.precise = any(t is not None and t.dtype == torch.float32 for t in (self.u, self.delta, self.z))
 
     def empty(self, *shape: int) -> torch.Tensor:
@@ -53,7 +56,7 @@ class Operands:
         return dict(
             K=self.K, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None, SOFTPLUS=self.softplus,
             PRECISE=self.precise, CONST_C=self.const_C, ORDER=self.order is not None,
-            D_TOKENS=self.order is not None and self.token_rows,
+            U_TOKENS=self.order is not None and not self.u_by_step, D_TOKENS=self.order is not None and self.token_rows,
         )  # fmt: skip
 
     def order_stride(self) -> int:
@@ -65,13 +68,16 @@ def saved_shape(batch: int, K: int, length: int, channels: int, states: int) -> 
     return (batch * K, (length + TILE - 1) // TILE, power_of_two(states), channels)
 
 
-def scan_forward(op: Operands, y: torch.Tensor, last: torch.Tensor | None, keep: bool, y_tokens: bool = False):
+def scan_forward(
+    op: Operands, y: torch.Tensor, last: torch.Tensor | None, keep: bool, y_tokens: bool = False, saved=None
+) -> torch.Tensor:
     """Fill y (b, k, row, c) and last (b, k c, n); return the states for backward (empty unless `keep`).
 
-    y_tokens: rows of y are tokens (the order visits none twice), else steps.
+    y_tokens: rows of y are tokens (the order visits none twice), else steps. saved: where to put the states.
     """
     op_tensors = [op.u, op.delta, y] + ([] if op.z is None else [op.z])
-    saved = op.empty(*saved_shape(op.batch, op.K, op.length, op.channels, op.N)) if keep else op.empty(0)
+    if saved is None:
+        saved = op.empty(*saved_shape(op.batch, op.K, op.length, op.channels, op.N)) if keep else op.empty(0)
     flags = op.flags() | dict(
         HAS_D=op.D is not None, HAS_INITIAL=op.initial is not None, CONST_B=op.const_B, Y_TOKENS=y_tokens
     )
@@ -81,15 +87,17 @@ def scan_forward(op: Operands, y: torch.Tensor, last: torch.Tensor | None, keep:
     bk = op.batch * op.K
     if op.N == 1:
         choice = tuning.one_state(bk, op.channels, op.length, "forward")
+        W = min(choice.W, op.padded // choice.T)
         V, unit = _vector(choice.V, op_tensors)
         At, cols = _pack(op, rows=False)
-        nc = cdiv(op.channels, choice.BC)
-        fw.scan_one_state[(nc * bk,)](
+        BC = choice.BC if V == choice.V else 32
+        nc = cdiv(op.channels, BC)
+        one_state.scan_one_state[(nc * bk,)](
             u, op.delta, cols, At, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
-            op.length, op.padded, op.channels, nc, op.tiles, op.order_stride(),
-            op.B.stride(0), op.C.stride(0), *_strides(V, u, op.delta, z, y),
-            BC=choice.BC, T=TILE, W=choice.W, V=V, WHOLE=op.channels % choice.BC == 0, UNIT=unit, KEEP=keep,
-            LAST=last is not None, **flags, num_warps=choice.W, num_stages=1, **capped(choice.registers),
+            op.length, op.padded, op.channels // V, 1, nc, op.tiles, op.order_stride(),
+            op.B.stride(0), op.C.stride(0), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
+            BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
+            LAST=last is not None, **flags, num_warps=W, num_stages=1, **capped(choice.registers),
         )  # fmt: skip
         return saved
     choice = tuning.forward_states(bk, op.channels, op.length, op.N)
@@ -103,8 +111,8 @@ def scan_forward(op: Operands, y: torch.Tensor, last: torch.Tensor | None, keep:
     def launch(phase: int, entering, ends, decays):
         fw.scan_states[(nc * n_chunks * bk,)](
             u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
-            op.length, op.padded, op.channels, nc, n_chunks, op.tiles, op.order_stride(),
-            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y),
+            op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
+            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
             N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase,
             WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, **flags,
             num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.registers),
@@ -144,20 +152,22 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
     R = op.N + 2 + op.N * (op.const_B + op.const_C)
     if op.N == 1:
         choice = tuning.one_state(bk, op.channels, op.length, "backward")
+        W = min(choice.W, op.padded // TILE)
         V, unit = _vector(choice.V, tensors)
         BC = choice.BC if V == choice.V else 32
         nc, n_chunks = cdiv(op.channels, BC), 1
         At, cols = _pack(op, rows=False)
         sums = op.empty(bk, 1, R, op.channels)
         partial = op.empty(nc, bk, 2, op.padded)
-        bw.backward_one_state[(nc * bk,)](
+        one_state.backward_one_state[(nc * bk,)](
             u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, u if grad_last is None else grad_last, saved,
             du, ddelta, dz_or, sums, partial, u if dinitial is None else dinitial, order,
-            op.length, op.padded, op.channels, nc, op.tiles, bk, op.order_stride(), op.B.stride(0), op.C.stride(0),
+            op.length, op.padded, op.channels // V, 1, nc, op.tiles, bk, op.order_stride(), op.B.stride(0), op.C.stride(0),
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
-            BC=BC, T=TILE, W=choice.W, V=V, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
+            *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
+            BC=BC, W=W, V=V, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
             INITIAL=dinitial is not None, FAST=BC == 32 * V, AHEAD=choice.ahead, **grads,
-            num_warps=choice.W, num_stages=1, **capped(choice.registers),
+            num_warps=W, num_stages=1, **capped(choice.registers),
         )  # fmt: skip
     else:
         choice = tuning.backward_states(bk, op.channels, op.length, op.N)
@@ -180,9 +190,10 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
         bw.backward_states[(nc * n_chunks * bk,)](
             u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, saved, adjoint,
             du, ddelta, dz_or, sums, partial, order,
-            op.length, op.padded, op.channels, nc, n_chunks, op.tiles, bk, op.order_stride(),
+            op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, bk, op.order_stride(),
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1),
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
+            *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
             N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit,
             UNROLL=min(choice.unroll, op.N), FAST=BC == 32 * V, RELOAD=choice.reload, **grads,
             num_warps=1, num_stages=1, **capped(choice.registers),
@@ -206,8 +217,8 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
     entering = torch.empty_like(ends)
     bw.adjoint_of_chunks[(nc * n_chunks * bk,)](
         op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
-        op.u if op.order is None else op.order, op.length, op.padded, op.channels, nc, n_chunks, op.order_stride(),
-        op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad),
+        op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.order_stride(),
+        op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad), *_row_steps(op.delta, z, grad),
         N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit, **flags,
         num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
     )  # fmt: skip
@@ -263,10 +274,13 @@ def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunk
 def _vector(V: int, tensors: list[torch.Tensor]) -> tuple[int, bool]:
     """Channels a thread that all tensors allow (alignment, strides), and whether channels are adjacent in all."""
     unit = all(t.stride(3) == 1 or t.shape[3] == 1 for t in tensors)
-    while V > 1 and not (
-        unit
-        and all(t.data_ptr() % 16 == 0 and not any(s % V for s in _row_strides(t)) for t in tensors)
-    ):  # fmt: skip
+
+    def allowed(V: int) -> bool:
+        return unit and all(
+            t.data_ptr() % 16 == 0 and not any(s % V for s in (*_row_strides(t), t.shape[3])) for t in tensors
+        )
+
+    while V > 1 and not allowed(V):
         V //= 2
     return V, unit
 
@@ -277,8 +291,14 @@ def _row_strides(t: torch.Tensor) -> list[int]:
 
 
 def _strides(V: int, *tensors: torch.Tensor) -> list[int]:
-    """Strides of b, k, row divided by V, and of c; for every tensor."""
+    """Strides of b and k divided by V, and of c; for every tensor."""
     found = []
     for t in tensors:
-        found += [s // V for s in _row_strides(t)] + [t.stride(3)]
+        b, k, _ = _row_strides(t)
+        found += [b // V, k // V, t.stride(3)]
     return found
+
+
+def _row_steps(*tensors: torch.Tensor) -> list[int]:
+    """Strides of rows, which the kernels are compiled for."""
+    return [_row_strides(t)[2] for t in tensors]

@@ -1,0 +1,42 @@
+"""The backends under test: portable always, Triton in its interpreter (TRITON_INTERPRET=1) or on a GPU (-m gpu)."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from mamba_vision.kernels import use_backend
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+class Backend(NamedTuple):
+    """A backend and where its tensors live."""
+
+    name: str
+    device: str
+
+    @property
+    def examples(self) -> int:
+        """How many random cases are worth trying: the interpreter is slow."""
+        return 8 if self.name == "triton" and self.device == "cpu" else 40
+
+
+PARAMETERS = [
+    pytest.param(Backend("portable", "cpu"), id="portable"),
+    pytest.param(Backend("portable", "cuda"), id="portable-gpu", marks=pytest.mark.gpu),
+    pytest.param(Backend("triton", "cuda"), id="triton-gpu", marks=pytest.mark.gpu),
+]
+if INTERPRETED:
+    PARAMETERS.append(pytest.param(Backend("triton", "cpu"), id="triton-interpreted"))
+
+
+@pytest.fixture(params=PARAMETERS)
+def backend(request) -> Iterator[Backend]:
+    """Every test with this fixture runs on each backend; the ops called inside use it."""
+    if request.param.device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    with use_backend(request.param.name):
+        yield request.param
