@@ -15,7 +15,8 @@ import numpy as np
 from mamba_vision.utils.atomic import write_json
 from mamba_vision.volumes.volume import Volume, VolumeError
 
-SAMPLES = 10_000_000  # foreground intensities pooled over all cases; every case gives the same number
+SAMPLES = 10_000_000  # foreground intensities pooled over all cases; every case gives the same number ...
+SAMPLES_A_CASE = 1_000_000  # ... and not more than this
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ from rich.console import Console
 
 from mamba_vision.volumes.cache import estimated_voxels
 from mamba_vision.volumes.checks import CheckedCase, Problem, check_case, check_set, errors
-from mamba_vision.volumes.fingerprint import SAMPLES, CaseFingerprint, Fingerprint, case_fingerprint, pool_intensities
+from mamba_vision.volumes.fingerprint import (
+    SAMPLES,
+    SAMPLES_A_CASE,
+    CaseFingerprint,
+    Fingerprint,
+    case_fingerprint,
+    pool_intensities,
+)
 from mamba_vision.volumes.parallel import default_workers, for_each
 from mamba_vision.volumes.scans import ScanFiles
 
@@ -48,7 +55,7 @@ def survey(
     if not scans:
         raise ValueError("scans: expected at least one case, found none")
     channels = channels if channels is not None else len(scans[0].images)
-    samples = max(SAMPLES // len(scans), 1)
+    samples = max(min(SAMPLES // len(scans), SAMPLES_A_CASE), 1)
 
     def look(scan: ScanFiles) -> tuple[CheckedCase, CaseFingerprint | None, np.ndarray | None]:
         checked = check_case(scan, channels, label_values, True, fix_geometry)
