@@ -55,15 +55,15 @@ PRESETS = {
 }
 
 _FULL_AUGMENTATION = """\
-# nnU-Net's augmentation by MONAI's dictionary transforms; `prob` is the chance a patch. What is lazy becomes one
-# resampling, of an enlarged patch, so that rotations bring no empty corners.
+# nnU-Net's augmentation by MONAI's dictionary transforms; `prob` is the chance a patch. Patches are cut larger than
+# the network wants them, so that rotations bring no empty corners.
 degree = 3.14159265 / 180
 train_pipeline = [
     dict(type='RandRotated', keys=['image', 'label'], prob=0.2, mode=['bilinear', 'nearest'], padding_mode='zeros',
-         range_x=$range_x * degree, range_y=$range_y * degree, range_z=$range_z * degree, lazy=True),
+         range_x=$range_x * degree, range_y=$range_y * degree, range_z=$range_z * degree),
     dict(type='RandZoomd', keys=['image', 'label'], prob=0.2, min_zoom=0.7, max_zoom=1.4,
-         mode=['trilinear', 'nearest'], padding_mode='constant', lazy=True),
-    dict(type='CenterSpatialCropd', keys=['image', 'label'], roi_size=patch_size, lazy=True),
+         mode=['trilinear', 'nearest'], padding_mode='constant'),
+    dict(type='CenterSpatialCropd', keys=['image', 'label'], roi_size=patch_size),
     dict(type='RandGaussianNoised', keys='image', prob=0.1, std=0.316),
     dict(type='RandGaussianSmoothd', keys='image', prob=0.2, sigma_x=(0.5, 1), sigma_y=(0.5, 1), sigma_z=(0.5, 1)),
     dict(type='RandScaleIntensityd', keys='image', prob=0.15, factors=0.25),

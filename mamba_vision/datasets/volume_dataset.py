@@ -58,7 +58,7 @@ class VolumeDataset(Dataset):
         self.root = Path(root)
         self.patch_size = None if patch_size is None else tuple(int(side) for side in patch_size)
         self.final_size = self.patch_size if final_size is None else tuple(int(side) for side in final_size)
-        self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in pipeline], lazy=None)
+        self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
         self.ignore_index = ignore_index
         self.metainfo = {"classes": tuple(classes), "split": split}
         names = _cases(splits, fold, split)

@@ -88,9 +88,8 @@ class AtomicCheckpointHook(CheckpointHook):
         done = [*runner.message_hub.runtime_info.get("epochs_validated", ()), int(runner.epoch)]
         runner.message_hub.update_info("epochs_validated", done)
         self._save_best_checkpoint(runner, metrics)
-        if self.last_ckpt is not None:
-            step = runner.epoch if self.by_epoch else runner.iter
-            self._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
+        step = runner.epoch if self.by_epoch else runner.iter
+        self._save_checkpoint_with_step(runner, step, {"epoch": runner.epoch, "iter": runner.iter})
 
     def save_interrupted(self, runner: Runner, epoch: int, iteration: int) -> Path:
         """Save the state after `epoch` whole epochs and `iteration` iterations in all; the file to resume from."""
