@@ -1,0 +1,3 @@
+_base_ = "../_base_/classification/scenes_uc.py"
+
+model = dict(backbone=dict(arch="large"), head=dict(in_channels=256))

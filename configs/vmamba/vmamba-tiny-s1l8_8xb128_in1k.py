@@ -1,0 +1,3 @@
+_base_ = "../_base_/classification/vmamba.py"
+
+model = dict(backbone=dict(arch="tiny_s1l8", drop_path_rate=0.2), head=dict(in_channels=768))

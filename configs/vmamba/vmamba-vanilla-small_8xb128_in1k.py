@@ -1,0 +1,3 @@
+_base_ = "../_base_/classification/vmamba.py"
+
+model = dict(backbone=dict(arch="vanilla_small", drop_path_rate=0.3), head=dict(in_channels=768))
