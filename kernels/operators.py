@@ -1,11 +1,17 @@
 """What the torch.library operators of this package have in common."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
-def without_autocast(tensor: torch.Tensor) -> torch.autocast:
-    """A context in which autocast is off for the tensor's device: it would otherwise reach inside an operator."""
-    return torch.autocast(tensor.device.type, enabled=False)
+def without_autocast(tensor: torch.Tensor) -> AbstractContextManager:
+    """A context in which autocast is off for the tensor's device: it would otherwise reach inside an operator.
+
+    Nothing at all where it is off already: an exported graph would hold what is inside as a graph of its own.
+    """
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def keeps_for_backward(*inputs: torch.Tensor | None) -> bool:

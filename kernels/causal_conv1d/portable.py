@@ -30,7 +30,7 @@ def backward(grad_out, grad_final_states, x, weight, bias, initial_states, seq_i
     wide = x.to(weight.dtype)
     for k, lag in _taps(width):
         taken = grad[..., lag:] if lag < length else grad[..., :0]
-        if seq_idx is not None and lag:
+        if seq_idx is not None and 0 < lag < length:
             taken = taken * _same_sequence(seq_idx, lag)
         dweight[:, k] = (taken * wide[..., : length - lag]).sum((0, 2)) if lag < length else 0
         if lag < length:

@@ -137,13 +137,13 @@ def _check(x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bi
     check_float(x=x, dt=dt, dt_weight=dt_weight, A=A, B=B, C=C, D=D, dt_bias=dt_bias, z=z)
     check_float(conv_weight=conv_weight, conv_bias=conv_bias)
     where = (batch, K, L) if rows == "steps" else (batch, tokens, K)
-    because = f"one row a {rows[:-1]} for x {tuple(x.shape)}, order {tuple(order.shape)} and A {tuple(A.shape)}"
+    because = "one row a step of the order" if rows == "steps" else "one row a token of x and order"
     check_shape("B", B, (*where, A.shape[2]), because)
     check_shape("C", C, (*where, A.shape[2]), because)
     if dt_weight is None:
-        check_shape("dt", dt, (*where, channels), because + ", as dt_weight is None")
+        check_shape("dt", dt, (*where, channels), "full rank, as dt_weight is None")
     else:
-        check_shape("dt", dt, (*where, dt_weight.shape[-1]), because + f" and dt_weight {tuple(dt_weight.shape)}")
+        check_shape("dt", dt, (*where, dt_weight.shape[-1]), "the rank of dt_weight")
         check_shape("dt_weight", dt_weight, (K, channels, dt.shape[-1]), "(K, channels, rank)")
     for name, parameter in (("D", D), ("dt_bias", dt_bias), ("conv's bias", conv_bias)):
         if parameter is not None:

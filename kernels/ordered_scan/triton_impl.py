@@ -187,7 +187,7 @@ def _operands(
         delta = torch.bmm(low, dt_weight.transpose(1, 2)).unflatten(1, (x.shape[0], -1)).transpose(0, 1)
     op = Operands(
         u, delta, A, _by_order(B, token_rows), _by_order(C, token_rows), D, None, dt_bias, None, delta_softplus,
-        length, visits.order, token_rows, conv_weight is not None,
+        length, visits.order, token_rows, conv_weight is not None, visits.once is True,
     )  # fmt: skip
     return op, low
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 PARALLEL = 65536  # state elements a step that keep one processor busy
 MAX_CHUNKS = 64  # the loop over the chunks of a group should stay short
-MIN_STEPS = 8  # and a chunk worth its second pass
-GROUP_ELEMENTS = 1 << 18  # elements (K, T, b, G, N, R) of a group, of which backward holds three tensors
+MIN_STEPS = 16  # and a chunk worth its second pass
+GROUP_ELEMENTS = 1 << 20  # elements (K, T, b, G, N, R) of a group, of which backward holds three tensors
 BLOCK_ELEMENTS = 1 << 20  # elements (groups, K, T, b, G, R) of a block
 KEPT_ELEMENTS = 1 << 23  # groups up to this size, all tensors together, are computed in memory that is kept
 LOG2E = 1.4426950408889634

@@ -25,18 +25,20 @@ def ssd_chunked(
     if pad:
         # a step of size zero leaves the state as it is
         x, step, B, C = (F.pad(M, (0, 0) * (M.dim() - 2) + (0, pad)) for M in (x, step, B, C))
-        segment = None if segment is None else F.pad(segment, (0, pad), mode="replicate")
-    shape = (batch, -1, Q, groups, heads // groups)
+        if segment is not None:
+            segment = torch.cat([segment, segment[:, -1:].expand(-1, pad)], dim=1)
+    chunks = (length + pad) // Q
+    shape = (batch, chunks, Q, groups, heads // groups)
     x, step = x.reshape(*shape, P), step.reshape(shape)
-    B, C = (M.reshape(batch, -1, Q, groups, N) for M in (B, C))
-    state = state.reshape(batch, groups, -1, P, N)
+    B, C = (M.reshape(batch, chunks, Q, groups, N) for M in (B, C))
+    state = state.reshape(batch, groups, heads // groups, P, N)
     decay = torch.cumsum(step * A.reshape(groups, -1), dim=2)  # log of the decay from before the chunk to behind t
     xs = x * step.unsqueeze(-1)
 
     # inside a chunk: from r to t >= r. Forbidden pairs become exp(-inf), not inf * 0
     allowed = torch.ones(Q, Q, dtype=torch.bool, device=x.device).tril()
     if segment is not None:
-        segment = segment.reshape(batch, -1, Q)
+        segment = segment.reshape(batch, chunks, Q)
         same = segment.unsqueeze(3) == segment.unsqueeze(2)
         allowed = (allowed & same)[..., None, None]
     else:
@@ -56,8 +58,8 @@ def ssd_chunked(
         survives = survives * (last == before)[..., None, None]
     added = torch.einsum("bkrgh,bkrghp,bkrgn->bkghpn", to_end, xs, B)
     states = []
-    for k in range(x.shape[1]):
+    for k in range(chunks):
         states.append(state)
         state = survives[:, k, :, :, None, None] * state + added[:, k]
     y = y + torch.einsum("bktgn,bkghpn,bktgh->bktghp", C, torch.stack(states, dim=1), from_start)
-    return y.reshape(batch, -1, heads, P)[:, :length], state.reshape(batch, heads, P, N)
+    return y.reshape(batch, chunks * Q, heads, P)[:, :length], state.reshape(batch, heads, P, N)

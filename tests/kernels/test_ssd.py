@@ -1,0 +1,88 @@
+"""ssd: recorded cases, random shapes against the definition, errors."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import compare
+
+from mamba_vision.kernels import ssd, use_backend
+
+
+@pytest.mark.parametrize("form", ["reference", "portable"])
+@pytest.mark.parametrize("chunk_size", [7, 16, 64])
+@pytest.mark.parametrize("name", ["ssd_full", "ssd_plain_dlimit", "ssd_seq_idx"])
+def test_recorded_case(name, chunk_size, form, golden):
+    case = golden(f"ssm_core/{name}")
+    leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in case.inputs().items()}
+    options = {**case.source["kwargs"], "chunk_size": chunk_size, "return_final_states": True}
+    with use_backend(form):
+        y, final_states = ssd(**leaves, **options)
+    case.loss_outputs = ["y", "final_states"]
+    case.loss(y=y, final_states=final_states).backward()
+    found = {"y": y, "final_states": final_states, **{f"grad_{k}": v.grad for k, v in leaves.items()}}
+    case.check(**{name: found[name] for name in case.outputs})
+
+
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
+@given(
+    batch=st.integers(0, 2),
+    length=st.sampled_from([1, 2, 7, 16, 33]),
+    groups=st.integers(1, 2),
+    per_group=st.integers(1, 3),
+    P=st.integers(1, 5),
+    N=st.integers(1, 6),
+    chunk_size=st.sampled_from([1, 4, 16]),
+    flags=st.tuples(*[st.booleans()] * 6),
+)
+def test_random_shapes(batch, length, groups, per_group, P, N, chunk_size, flags):
+    z, D, wide_D, bias, initial, packed = flags
+    heads = groups * per_group
+    torch.manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, dtype=torch.float64)
+
+    inputs = {
+        "x": normal(batch, length, heads, P),
+        "dt": normal(batch, length, heads),
+        "A": -torch.rand(heads, dtype=torch.float64) * 3,
+        "B": normal(batch, length, groups, N),
+        "C": normal(batch, length, groups, N),
+        "D": (normal(heads, P) if wide_D else normal(heads)) if D else None,
+        "z": normal(batch, length, heads, P) if z else None,
+        "dt_bias": normal(heads) if bias else None,
+        "initial_states": normal(batch, heads, P, N) if initial else None,
+        "seq_idx": torch.randint(0, 2, (batch, length)) if packed else None,
+    }
+
+    def op(**k):
+        return ssd(**k, dt_softplus=True, chunk_size=chunk_size, return_final_states=True)
+
+    with use_backend("portable"):
+        compare(op, inputs, dtype=torch.float64)
+
+
+def test_long_decay_is_zero_not_nan():
+    x, dt = torch.randn(1, 50, 2, 3), torch.full((1, 50, 2), 40.0, requires_grad=True)
+    B = torch.randn(1, 50, 1, 4)
+    y = ssd(x, dt, torch.tensor([-20.0, -1.0]), B, B)
+    y.sum().backward()
+    assert y.isfinite().all() and dt.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dt": (1, 4, 3)}, r"dt has shape \(1, 4, 3\), expected \(1, 4, 6\)"),
+        ({"A": (5,)}, r"A has shape \(5,\), expected \(6,\)"),
+        ({"B": (1, 4, 4, 2), "C": (1, 4, 4, 2)}, r"B has shape \(1, 4, 4, 2\).*groups dividing the 6 heads"),
+        ({"C": (1, 4, 2, 3)}, r"C has shape \(1, 4, 2, 3\), expected \(1, 4, 2, 2\)"),
+        ({"D": (3,)}, r"D has shape \(3,\), expected \(6,\) or \(6, 5\)"),
+        ({"initial_states": (1, 6, 5, 3)}, r"initial_states has shape"),
+    ],
+)
+def test_errors(change, message):
+    shapes = {"x": (1, 4, 6, 5), "dt": (1, 4, 6), "A": (6,), "B": (1, 4, 2, 2), "C": (1, 4, 2, 2), **change}
+    with pytest.raises(ValueError, match=message):
+        ssd(**{k: torch.ones(s) for k, s in shapes.items()})
