@@ -112,7 +112,7 @@ def check_scans(
     need_label: bool = True,
     fix_geometry: str = "error",
 ) -> list[Problem]:
-    """Every problem of every scan. planning.survey does the same while it takes the fingerprint: one reading for both.
+    """Every problem of every scan. volumes.survey does the same while it takes the fingerprint.
 
     Example:
         >>> for problem in check_scans(find_scans("data/demo")):
