@@ -7,7 +7,6 @@ Enhanced (multi-frame) objects are read frame by frame.
 
 import logging
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +77,8 @@ def read_dicom(path: Path, series: str | None = None) -> tuple[np.ndarray, np.nd
     if not candidates:
         raise VolumeError(path, f"{len(files)} files, none of them DICOM", "a DICOM series or NIfTI files")
     by_series = _group(path, candidates)
-    slices = by_series[_choose(path, by_series, series)]
-    return _assemble(path, slices)
+    chosen = by_series[_choose(path, by_series, series)]
+    return _assemble(path, [piece for file, dataset in chosen for piece in _slices(file, dataset)])
 
 
 def _pydicom(path: Path):
@@ -92,71 +91,77 @@ def _pydicom(path: Path):
     return pydicom
 
 
-def _group(path: Path, files: list[Path]) -> dict[str, list[_Slice]]:
+def _group(path: Path, files: list[Path]) -> dict[str, list[tuple[Path, Any]]]:
+    """SeriesInstanceUID -> files and their datasets, pixels not yet read."""
     pydicom = _pydicom(path)
-    by_series: dict[str, list[_Slice]] = {}
+    by_series: dict[str, list[tuple[Path, Any]]] = {}
     for file in files:
         try:
             dataset = pydicom.dcmread(file, defer_size="1 KB")
         except Exception as e:
             raise VolumeError(file, f"unreadable DICOM ({e})", "a complete file", "Export the series again") from e
-        if "Rows" not in dataset:
-            continue  # a directory, report or presentation state: no image
-        uid = str(dataset.get("SeriesInstanceUID", "unknown"))
-        try:
-            by_series.setdefault(uid, []).extend(_slices(file, dataset))
-        except (AttributeError, KeyError, IndexError, TypeError) as e:
-            raise VolumeError(
-                file, f"an image without a place in space ({e})", "ImagePositionPatient, orientation and PixelSpacing"
-            ) from e
+        if "Rows" in dataset:  # else a directory, report or presentation state
+            by_series.setdefault(str(dataset.get("SeriesInstanceUID", "unknown")), []).append((file, dataset))
     if not by_series:
         raise VolumeError(path, "DICOM files without an image", "a DICOM series of slices")
     return by_series
 
 
-def _slices(file: Path, dataset) -> Iterator[_Slice]:
+def _slices(file: Path, dataset: Any) -> list[_Slice]:
+    """The planes of one file: one, or the frames of an enhanced object."""
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise VolumeError(file, "a colour image", "one intensity a pixel (CT, MRI, PET)")
-    shape = (int(dataset.Rows), int(dataset.Columns))
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
+    try:
+        if "PerFrameFunctionalGroupsSequence" in dataset:
+            shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
+            frames = enumerate(dataset.PerFrameFunctionalGroupsSequence)
+            return [_frame(file, dataset, own, shared, index) for index, own in frames]
         if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
             raise VolumeError(file, "several frames without positions", "slices with positions in the patient")
-        yield _Slice(
-            file, dataset, None, _numbers(dataset.ImagePositionPatient),
-            _numbers(dataset.ImageOrientationPatient).reshape(2, 3), tuple(_numbers(dataset.PixelSpacing)), shape,
-            float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0)),
-        )  # fmt: skip
-        return
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    for index, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        return [_slice(file, dataset, None, dataset, dataset, dataset, dataset)]
+    except (AttributeError, KeyError, IndexError, TypeError) as e:
+        raise VolumeError(
+            file, f"an image without a place in space ({e})", "ImagePositionPatient, orientation and PixelSpacing"
+        ) from e
 
-        def group(name: str, own=own):
-            holder = own if name in own else shared
-            return getattr(holder, name)[0]
 
-        measures = group("PixelMeasuresSequence")
-        scale = group("PixelValueTransformationSequence") if any(
-            holder is not None and "PixelValueTransformationSequence" in holder for holder in (own, shared)
-        ) else dataset  # fmt: skip
-        yield _Slice(
-            file, dataset, index, _numbers(group("PlanePositionSequence").ImagePositionPatient),
-            _numbers(group("PlaneOrientationSequence").ImageOrientationPatient).reshape(2, 3),
-            tuple(_numbers(measures.PixelSpacing)), shape,
-            float(scale.get("RescaleSlope", 1)), float(scale.get("RescaleIntercept", 0)),
-        )  # fmt: skip
+def _frame(file: Path, dataset: Any, own: Any, shared: Any, index: int) -> _Slice:
+    """A frame's place stands in groups of its own or in those that all frames share."""
+
+    def group(name: str) -> Any:
+        return (own if name in own else shared)[name][0]
+
+    transformed = "PixelValueTransformationSequence"
+    scale = group(transformed) if transformed in own or transformed in shared else dataset
+    position, orientation = group("PlanePositionSequence"), group("PlaneOrientationSequence")
+    return _slice(file, dataset, index, position, orientation, group("PixelMeasuresSequence"), scale)
+
+
+def _slice(file: Path, dataset: Any, frame: int | None, position, orientation, measures, scale) -> _Slice:
+    return _Slice(
+        file,
+        dataset,
+        frame,
+        _numbers(position.ImagePositionPatient),
+        _numbers(orientation.ImageOrientationPatient).reshape(2, 3),
+        tuple(_numbers(measures.PixelSpacing)),
+        (int(dataset.Rows), int(dataset.Columns)),
+        float(scale.get("RescaleSlope", 1)),
+        float(scale.get("RescaleIntercept", 0)),
+    )
 
 
 def _numbers(values) -> np.ndarray:
     return np.array([float(value) for value in values])
 
 
-def _choose(path: Path, by_series: dict[str, list[_Slice]], wanted: str | None) -> str:
+def _choose(path: Path, by_series: dict[str, list[tuple[Path, Any]]], wanted: str | None) -> str:
     def names(uid: str) -> tuple[str, ...]:
-        first = by_series[uid][0].dataset
+        first = by_series[uid][0][1]
         return uid, str(first.get("SeriesNumber", "")), str(first.get("SeriesDescription", ""))
 
     listing = "; ".join(
-        f"{uid} (number {names(uid)[1] or '?'}, {names(uid)[2] or 'no description'!s}, {len(by_series[uid])} slices)"
+        f"{uid} (number {names(uid)[1] or '?'}, {names(uid)[2] or 'no description'!s}, {len(by_series[uid])} files)"
         for uid in by_series
     )
     matches = [uid for uid in by_series if wanted is None or str(wanted) in names(uid)]

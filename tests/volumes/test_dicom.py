@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pydicom")
+import pydicom
 from dicom_series import write_enhanced, write_report, write_series
 
 from mamba_vision.volumes import VolumeError, find_scans, read_volume
@@ -66,10 +67,15 @@ def test_enhanced_files_are_read_frame_by_frame(tmp_path, stored):
 def test_several_series_are_never_merged(tmp_path, stored):
     first = write_series(tmp_path, stored, number=3, description="arterial")
     second = write_series(tmp_path, stored + 7, number=4, description="venous", prefix="other")
-    _refused(tmp_path, f"2 series in one folder: .*{first}.*number 3, arterial, 6 slices.*Choose one")
+    _refused(tmp_path, f"2 series in one folder: .*{first}.*number 3, arterial, 6 files.*Choose one")
     for chosen in (second, "4", "venous"):
         np.testing.assert_array_equal(read_volume(tmp_path, series=chosen).array[0], stored + 7.0 - 1024)
     _refused(tmp_path, "0 series called 'portal' among", series="portal")
+    victim = next(file for file in sorted(tmp_path.iterdir()) if file.name.startswith("slice"))
+    dataset = pydicom.dcmread(victim)
+    del dataset.ImagePositionPatient
+    dataset.save_as(victim)
+    np.testing.assert_array_equal(read_volume(tmp_path, series="venous").array[0], stored + 7.0 - 1024)
 
 
 def test_missing_doubled_and_uneven_slices(tmp_path, stored):
@@ -110,8 +116,6 @@ def test_folders_without_a_volume(tmp_path, stored):
 
 
 def test_images_without_a_place_in_space(tmp_path, stored):
-    import pydicom
-
     write_series(tmp_path, stored)
     victim = sorted(tmp_path.iterdir())[0]
     dataset = pydicom.dcmread(victim)
