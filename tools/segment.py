@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tta", choices=("flips", "none"), default="flips",
                         help="flips: average over mirrored copies, up to 8 times the work (default)")  # fmt: skip
     parser.add_argument("--overlap", type=_overlap, default=0.5, help="of windows, 0 to below 1 (default 0.5)")
-    parser.add_argument("--batch-size", type=_positive, help="windows at once; default: 1, on a GPU that of training")
+    parser.add_argument("--batch-size", type=_positive, help="windows predicted together; default: that of training")
     parser.add_argument("--max-memory", type=_size, metavar="SIZE",
                         help="main memory for the logits, e.g. 8G; beyond it they go to a temporary file in the folder "
                              "of results (default: half of what is free)")  # fmt: skip
@@ -70,11 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     # After the arguments, so that --help and a misspelt option answer at once.
     from rich.console import Console
 
-    from mamba_vision.apis.scan_collection import collect_scans
-    from mamba_vision.apis.segmentation_progress import ProgressReporter
-    from mamba_vision.apis.segmentation_run import SegmentOptions, segment_scans
-    from mamba_vision.apis.volume_inference import choose_labels
-    from mamba_vision.apis.volume_model import init_volume_model
+    from mamba_vision.utils.quiet import quiet_imports
+
+    with quiet_imports():
+        from mamba_vision.apis.scan_collection import collect_scans
+        from mamba_vision.apis.segmentation_progress import ProgressReporter
+        from mamba_vision.apis.segmentation_run import SegmentOptions, segment_scans
+        from mamba_vision.apis.volume_inference import choose_labels
+        from mamba_vision.apis.volume_model import init_volume_model
 
     console = Console(highlight=False, soft_wrap=True)
     try:

@@ -118,7 +118,8 @@ def inference_volume(
         amp: predict in bfloat16 (float16 on GPUs without it).
         labels: keep these only; by default all.
         probabilities: also give the probability of every class at every voxel.
-        batch_size: windows predicted together; by default 1 on a CPU, and on a GPU as many as in training.
+        batch_size: windows predicted together; by default as many as in training. One alone is slow on a CPU: PyTorch
+            then takes its plain convolution for small maps.
         scratch: folder of the temporary file, should the logits not fit into memory.
         progress: called with a stage ('read', 'prepare', 'predict', 'restore'), steps done and steps in all.
 
@@ -140,7 +141,7 @@ def inference_volume(
         seconds[stage], clock = round(now - clock, 3), now
 
     report("read", 0, 1)
-    volume = to_volume(scan, series)
+    volume = to_volume(scan, series, plan.fix_geometry)
     check_channels(volume, plan)
     finish("read")
     report("prepare", 0, 1)
@@ -167,7 +168,7 @@ def inference_volume(
 
     with torch.no_grad(), sliding_window_logits(
         case.image, predict, plan.patch_size, len(plan.labels), overlap=overlap, device=device,
-        batch_size=batch_size or (plan.batch_size if device.type == "cuda" else 1), max_memory=max_memory,
+        batch_size=batch_size or plan.batch_size, max_memory=max_memory,
         scratch=scratch, progress=count,
     ) as logits:  # fmt: skip
         finish("predict")
@@ -193,8 +194,8 @@ def inference_volume(
     )
 
 
-def to_volume(scan: Scan, series: str | None = None) -> Volume:
-    """Any of the kinds of scan that `inference_volume` takes, as a Volume.
+def to_volume(scan: Scan, series: str | None = None, fix_geometry: str = "error") -> Volume:
+    """Any of the kinds of scan that `inference_volume` takes, as a Volume; `fix_geometry` as for read_volume.
 
     Raises:
         VolumeError: a file that cannot be read; an array that is not 3-D or not finite.
@@ -203,9 +204,9 @@ def to_volume(scan: Scan, series: str | None = None) -> Volume:
     if isinstance(scan, Volume):
         return _finite(scan)
     if isinstance(scan, ScanFiles):
-        return read_volume(list(scan.images), series=series or scan.series)
+        return read_volume(list(scan.images), series or scan.series, fix_geometry)
     if isinstance(scan, str | Path):
-        return read_volume(scan, series=series)
+        return read_volume(scan, series, fix_geometry)
     if isinstance(scan, MetaTensor):
         return _from_array(scan.numpy(force=True), np.asarray(scan.affine, np.float64))
     if isinstance(scan, nib.spatialimages.SpatialImage):
@@ -214,7 +215,7 @@ def to_volume(scan: Scan, series: str | None = None) -> Volume:
         if len(scan) == 2 and np.shape(scan[1]) == (4, 4):
             return _from_array(np.asarray(scan[0]), np.asarray(scan[1], np.float64))
         if all(isinstance(one, str | Path) for one in scan):
-            return read_volume(list(scan), series=series)
+            return read_volume(list(scan), series, fix_geometry)
         if all(isinstance(one, nib.spatialimages.SpatialImage) for one in scan):
             return _from_nibabel(list(scan))
     raise ValueError(

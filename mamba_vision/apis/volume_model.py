@@ -10,6 +10,7 @@ from torch import nn
 
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.registry import MODELS
+from mamba_vision.utils.quiet import quiet_imports
 from mamba_vision.volumes.planning import Plan
 
 _TRAIN_FIRST = "train first: python tools/train.py {}"
@@ -37,21 +38,18 @@ def init_volume_model(
         CheckpointError: the checkpoint is damaged, refused, or belongs to another network.
     """
     device = choose_device(device)
-    folder, cfg = _configuration(config_or_workdir)
+    with quiet_imports():
+        folder, cfg = _configuration(config_or_workdir)
     weights = Path(checkpoint) if checkpoint is not None else find_checkpoint(folder)
-    settings = dict(cfg.model)
-    if folder is not None and (folder / "plan.json").is_file():
-        settings["plan"] = str(folder / "plan.json")  # a merged configuration names the place it was planned at
+    content = load_file(weights)
+    settings = dict(cfg.model, plan=_plan(content, cfg, folder))
     try:
-        with DefaultScope.overwrite_default_scope("mamba_vision"):
+        with quiet_imports(), DefaultScope.overwrite_default_scope("mamba_vision"):
             model = MODELS.build(settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{cfg.filename or 'config'}: the model cannot be built: {error}") from error
-    if not hasattr(model, "predict_logits") or getattr(model, "plan", None) is None:
-        found = f"{type(model).__name__} and no {folder / 'plan.json' if folder else 'plan'}"
-        raise ValueError(f"{config_or_workdir}: expected a VolumeSegmentor with its plan, found {found}")
-    Plan.from_dict(model.plan, folder / "plan.json" if folder else "plan")
-    content = load_file(weights)
+    if not hasattr(model, "predict_logits"):
+        raise ValueError(f"{config_or_workdir}: expected a VolumeSegmentor, found {type(model).__name__}")
     state = find_state_dict(content, source=f"checkpoint {weights}")
     alone = not any(name.startswith("network.") for name in state)  # the network's weights, as nnU-Net stores them
     try:
@@ -112,6 +110,22 @@ def checkpoint_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def _plan(checkpoint: dict, cfg: Config, folder: Path | None) -> dict:
+    """The plan that the weights were trained with: what the checkpoint says, else plan.json, in this order of trust."""
+    meta = checkpoint.get("meta")
+    if isinstance(meta, dict) and isinstance(meta.get("plan"), dict):
+        return Plan.from_dict(meta["plan"], "the checkpoint's plan").to_dict()
+    named = cfg.model.get("plan")
+    if isinstance(named, dict):
+        return Plan.from_dict(named, cfg.filename or "config").to_dict()
+    beside = [folder / "plan.json", folder.parent / "plan.json"] if folder is not None else []
+    # What is beside comes first: a merged configuration names the place that it was planned at.
+    for path in beside[:1] + ([Path(named)] if named else []) + beside[1:]:
+        if path.is_file():
+            return Plan.load(path).to_dict()
+    raise ValueError(f"{cfg.filename or 'config'}: no plan, neither in the checkpoint nor as plan.json beside it")
+
+
 def _configuration(source: str | Path | Config) -> tuple[Path | None, Config]:
     """The folder that belongs to it (if any), and the configuration read."""
     if isinstance(source, Config):
@@ -119,12 +133,11 @@ def _configuration(source: str | Path | Config) -> tuple[Path | None, Config]:
     path = Path(source)
     if path.is_dir():
         file = path / "config.py"
-        if not file.is_file():
-            found = sorted(path.glob("*.py"))
-            if len(found) != 1:
-                names = ", ".join(file.name for file in found) or "none"
-                raise FileNotFoundError(f"{path}: expected config.py, as tools/plan.py writes it; found {names}")
-            file = found[0]
+        if not file.is_file():  # the folder of a fold: training leaves its configuration under the name of the time
+            found = sorted(path.glob("*.py"), key=lambda one: one.stat().st_mtime)
+            if not found:
+                raise FileNotFoundError(f"{path}: expected config.py, as tools/plan.py writes it; found none")
+            file = found[-1]
     elif path.is_file():
         file = path
     else:

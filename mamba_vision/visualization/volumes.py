@@ -15,6 +15,7 @@ from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from mamba_vision.utils.atomic import atomic_path
 
@@ -214,7 +215,10 @@ def _draw(axes, view: _View, image, labels, truth, spacing, lowest: float, highe
     for spine in axes.spines.values():
         spine.set_visible(False)
     for letter, (left, up) in zip(view.letters, ((0.02, 0.5), (0.98, 0.5), (0.5, 0.975), (0.5, 0.025))):
-        axes.text(left, up, letter, transform=axes.transAxes, color="0.8", fontsize=8, ha="center", va="center")
+        axes.text(
+            left, up, letter, transform=axes.transAxes, color="0.8", fontsize=8, ha="center", va="center",
+            path_effects=[withStroke(linewidth=2, foreground="black")],
+        )  # fmt: skip
 
 
 def _present(labels: np.ndarray | None) -> list[int]:

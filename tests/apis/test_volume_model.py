@@ -36,6 +36,26 @@ def test_plan_beside_the_configuration_wins_over_the_path_inside(tmp_path):
     assert init_volume_model(folder).plan["dataset"] == "blobs"
 
 
+def test_the_plan_that_the_weights_were_trained_with_wins(tmp_path):
+    folder = make_work_dir(tmp_path / "a")
+    checkpoint = torch.load(folder / "best_dice_epoch_3.pth", weights_only=True)
+    checkpoint["meta"]["plan"] = json.loads((folder / "plan.json").read_text()) | {"dataset": "as trained"}
+    torch.save(checkpoint, folder / "best_dice_epoch_3.pth")
+    assert init_volume_model(folder).plan["dataset"] == "as trained"
+
+
+def test_the_folder_of_a_fold(tmp_path):
+    folder = make_work_dir(tmp_path / "a")
+    (folder / "fold_1").mkdir()
+    text = (folder / "config.py").read_text().replace("f'{work_dir}/plan.json'", "'gone/plan.json'")
+    for age, name in enumerate(("20260102_000000.py", "20260101_000000.py")):
+        (folder / "fold_1" / name).write_text(text if age == 0 else "broken")
+        os.utime(folder / "fold_1" / name, (1e9 - age, 1e9 - age))
+    shutil.move(folder / "best_dice_epoch_3.pth", folder / "fold_1" / "epoch_9.pth")
+    model = init_volume_model(folder / "fold_1")
+    assert model.plan["dataset"] == "blobs" and model.checkpoint.name == "epoch_9.pth"
+
+
 def test_best_then_last_then_newest(tmp_path):
     _age(tmp_path / "epoch_1.pth", 30)
     _age(tmp_path / "epoch_2.pth", 50)
@@ -104,7 +124,7 @@ def test_a_model_without_a_plan_is_refused(tmp_path):
     (folder / "plan.json").unlink()
     text = (folder / "config.py").read_text().replace("f'{work_dir}/plan.json'", "None")
     (folder / "config.py").write_text(text)
-    with pytest.raises(ValueError, match=r"expected a VolumeSegmentor with its plan.*plan.json"):
+    with pytest.raises(ValueError, match=r"config.py: no plan, neither in the checkpoint nor as plan.json beside it"):
         init_volume_model(folder)
 
 
