@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mamba_vision import registry as ours
+from mamba_vision.utils.quiet import quiet_imports
 
 # What MMEngine's Runner and the OpenMMLab tools read at the top of a configuration.
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
@@ -49,8 +50,9 @@ _INSIDE = {
     "vis_backends": ours.VISBACKENDS,
     "collate_fn": root.FUNCTIONS,
 }
+_ELSEWHERE = {"augments"}  # of mmpretrain's classifiers: a registry of its own, which checks by itself
 # Keys that builders take out before they call the class.
-_BUILDER_KEYS = {"type", "_scope_", "_delete_", "init_cfg"}
+_BUILDER_KEYS = {"type", "_scope_", "_delete_", "init_cfg", "requires_grad"}
 _BUILDER_KEYS_OF = {
     "optim_wrapper": {"constructor", "paramwise_cfg", "optimizer"},
     "param_scheduler": {"convert_to_iter_based", "by_epoch", "begin", "end", "verbose"},
@@ -73,7 +75,7 @@ def check_config(cfg: Config) -> None:
         ValueError: the whole list, each with the nearest name that would be right.
     """
     problems = list(_top_level(cfg))
-    with ours.MODELS.switch_scope_and_registry(cfg.get("default_scope")):
+    with quiet_imports(), ours.MODELS.switch_scope_and_registry(cfg.get("default_scope")):
         for key, registry in _REGISTRIES.items():
             if cfg.get(key) is not None:
                 problems += _section(key, key, cfg[key], registry)
@@ -86,7 +88,7 @@ def _top_level(cfg: Config) -> Iterator[str]:
     for name in cfg:
         if name in RUNNER_KEYS or name in _CUSTOMARY:
             continue
-        near = difflib.get_close_matches(name, RUNNER_KEYS - set(cfg), 1, 0.85)
+        near = difflib.get_close_matches(name, RUNNER_KEYS, 1, 0.88)
         if near:
             yield f"{name}: no such key; did you mean {near[0]!r}?"
 
@@ -104,14 +106,15 @@ def _section(section: str, path: str, value: Any, registry: Registry) -> Iterato
     elif path == section and section.endswith("_dataloader"):
         yield from (_unknown(path, name, _LOADER_KEYS) for name in value if name not in _LOADER_KEYS)
     for name, item in value.items():
-        if isinstance(item, (Mapping, list, tuple)):
+        if isinstance(item, (Mapping, list, tuple)) and name not in _ELSEWHERE:
             yield from _section(section, f"{path}.{name}", item, _INSIDE.get(name, registry))
 
 
 def _typed(section: str, path: str, value: Mapping[str, Any], registry: Registry) -> Iterator[str]:
     kind = value["type"]
     if isinstance(kind, str):
-        built = registry.get(kind)
+        with registry.switch_scope_and_registry(None) as registry:  # to that of the default scope, as building does
+            built = registry.get(kind)
         if built is None:
             near = difflib.get_close_matches(kind.rpartition(".")[2], _names(registry), 1, 0.6)
             yield f"{path}.type: nothing is registered as {kind!r}" + (f"; did you mean {near[0]!r}?" if near else "")

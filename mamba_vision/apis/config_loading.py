@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mamba_vision.apis.config_check import RUNNER_KEYS
+from mamba_vision.utils.quiet import quiet_imports
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -70,17 +71,22 @@ def _assignments(source: str) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _read(path: Path) -> Config:
+    with quiet_imports():  # of what custom_imports names
+        return Config.fromfile(path)
+
+
 def _run(path: Path, source: str, replaced: Mapping[tuple[int, int], tuple[str, Any]]) -> Config:
     """Run the file, or a copy beside it in which some assignments are others: `_base_` and fileDirname stay right."""
     if not replaced:
-        return Config.fromfile(path)
+        return _read(path)
     lines = source.splitlines()
     for (first, last), (name, value) in sorted(replaced.items(), reverse=True):
         lines[first - 1 : last] = [f"{name} = {value!r}"]
     copy = path.with_name(f"_{uuid.uuid4().hex[:12]}_{path.name}")
     try:
         copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        cfg = Config.fromfile(copy)
+        cfg = _read(copy)
     finally:
         copy.unlink(missing_ok=True)
     object.__setattr__(cfg, "_filename", str(path))

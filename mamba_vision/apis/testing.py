@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mamba_vision.apis.training import build_runner, join_processes
+from mamba_vision.checkpoints import load_published
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class TestOptions:
 
 
 def run_test(cfg: Config, checkpoint: str | Path, options: TestOptions | None = None) -> dict[str, float]:
-    """Run the configuration's test loop on a checkpoint and return its metrics.
+    """Run the configuration's test loop on a checkpoint, ours or a published one, and return its metrics.
 
     Raises:
-        ValueError: an option that the configuration has no part for.
+        ValueError: an option that the configuration has no part for, or a checkpoint that does not fit its model.
     """
     options = options or TestOptions()
     if cfg.get("test_cfg") is None or cfg.get("test_dataloader") is None:
         raise ValueError(f"{cfg.filename}: expected test_cfg, test_dataloader and test_evaluator, to test with")
-    cfg.launcher, cfg.load_from, cfg.resume = options.launcher, str(checkpoint), False
+    cfg.launcher, cfg.load_from, cfg.resume = options.launcher, None, False
     fallback = Path("work_dirs") / Path(cfg.filename or "test").stem
     cfg.work_dir = str(options.work_dir or cfg.get("work_dir") or fallback)
     if options.tta:
@@ -58,4 +59,9 @@ def run_test(cfg: Config, checkpoint: str | Path, options: TestOptions | None = 
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluators, {"type": "DumpResults", "out_file_path": str(options.out)}]
     join_processes(cfg, options.launcher)
-    return build_runner(cfg).test()
+    runner = build_runner(cfg)
+    model = runner.model
+    while hasattr(model, "module"):  # DDP, and the wrapper of test-time augmentation
+        model = model.module
+    load_published(model, checkpoint)
+    return runner.test()

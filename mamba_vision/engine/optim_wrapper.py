@@ -42,13 +42,19 @@ class MambaOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not names:
             return super().__call__(bare)
         if self.paramwise_cfg:
-            before = self.paramwise_cfg
-            keys = {name: {"decay_mult": 0.0} for name in names} | before.get("custom_keys", {})
-            self.paramwise_cfg = {**before, "custom_keys": keys}
-            try:
-                return super().__call__(bare)
-            finally:
-                self.paramwise_cfg = before
+            # One group a parameter, then. MMEngine's custom keys are parts of names, so that a key for "D" would also
+            # catch "Dense": the groups are corrected afterwards instead.
+            wrapper = super().__call__(bare)
+            keys = [key for key, rule in self.paramwise_cfg.get("custom_keys", {}).items() if "decay_mult" in rule]
+            chosen = {
+                id(value)
+                for name, value in bare.named_parameters()
+                if name in names and not any(k in name for k in keys)
+            }
+            for group in wrapper.optimizer.param_groups:
+                if all(id(value) in chosen for value in group["params"]):
+                    group["weight_decay"] = 0.0
+            return wrapper
         parameters = {name: value for name, value in bare.named_parameters() if value.requires_grad}
         groups = [
             {"params": [value for name, value in parameters.items() if name not in names]},

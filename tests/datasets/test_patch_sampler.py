@@ -27,7 +27,9 @@ def test_a_skipped_start_gives_the_rest_of_the_epoch_once():
     assert list(one) == whole
 
 
-@pytest.mark.parametrize(("batch_size", "part", "forced"), [(2, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (4, 0, 0), (2, 1, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "part", "forced"), [(2, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (4, 0, 0), (2, 1, 2)]
+)
 def test_the_last_patches_of_a_batch_are_forced_as_in_nnunet(batch_size, part, forced):
     for batch in sampler(batch_size=batch_size, foreground=part):
         assert [draw.foreground for draw in batch] == [False] * (batch_size - forced) + [True] * forced

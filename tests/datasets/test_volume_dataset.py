@@ -160,7 +160,9 @@ def test_monai_transforms_are_named_in_the_registry():
 
 def test_image_and_label_turn_together(work):
     cfg = Config.fromfile(work / "config.py")
-    steps = [{**step, "prob": 1.0} if step.type in ("RandRotated", "RandZoomd") else step for step in cfg.train_pipeline]
+    steps = [
+        {**step, "prob": 1.0} if step.type in ("RandRotated", "RandZoomd") else step for step in cfg.train_pipeline
+    ]
     steps = [step for step in steps if step["type"] in ("RandRotated", "RandZoomd", "CenterSpatialCropd", "RandFlipd")]
     one = dataset(work, patch_size=(24, 24, 24), final_size=(16, 16, 16), pipeline=steps)
     for case in one.cases:  # let the image say which class a voxel is

@@ -92,7 +92,9 @@ def same(one, other) -> bool:
 
 def check(found: dict, expected: dict) -> None:
     for name, value in expected.items():
-        different = [key for key in value if not same(found[name].get(key), value[key])] if isinstance(value, dict) else ""
+        different = (
+            [key for key in value if not same(found[name].get(key), value[key])] if isinstance(value, dict) else ""
+        )
         assert same(found[name], value), f"{name} {[(key, found[name].get(key), value[key]) for key in different]}"
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that a crash can't destroy, in folders that can be moved."""
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ POINTER = "last_checkpoint"
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook, with its arguments, but
+    """MMEngine's CheckpointHook, with its arguments (and no others), but
 
     - a file is written under a temporary name, synced and renamed, and only then older ones are deleted;
     - `last_checkpoint`, and what a checkpoint remembers of others, are names inside the work folder;
@@ -28,6 +29,40 @@ class AtomicCheckpointHook(CheckpointHook):
     - the plan of a volume model travels in `meta['plan']`;
     - after every validation the checkpoint is written again, so that it knows the result.
     """
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        out_dir: str | Path | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        save_best: str | list[str] | None = None,
+        rule: str | list[str] | None = None,
+        greater_keys: Sequence[str] | None = None,
+        less_keys: Sequence[str] | None = None,
+        filename_tmpl: str | None = None,
+        published_keys: str | list[str] | None = None,
+        save_begin: int = 0,
+    ) -> None:
+        super().__init__(
+            interval=interval,
+            by_epoch=by_epoch,
+            save_optimizer=save_optimizer,
+            save_param_scheduler=save_param_scheduler,
+            out_dir=out_dir,
+            max_keep_ckpts=max_keep_ckpts,
+            save_last=save_last,
+            save_best=save_best,
+            rule=rule,
+            greater_keys=greater_keys,
+            less_keys=less_keys,
+            filename_tmpl=filename_tmpl,
+            published_keys=published_keys,
+            save_begin=save_begin,
+        )
 
     def before_run(self, runner: Runner) -> None:
         """Close MMEngine's unsafe loading before anything is loaded."""
@@ -39,6 +74,8 @@ class AtomicCheckpointHook(CheckpointHook):
             self.out_dir = runner.work_dir
         else:
             self.out_dir = str(Path(self.out_dir) / Path(runner.work_dir).name)
+        # Every checkpoint carries the configuration as text; to lay it out takes longer than to write the file.
+        object.__setattr__(runner.cfg, "_format_python_code", False)
         info = runner.message_hub.runtime_info
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(info.get("keep_ckpt_ids", ()))

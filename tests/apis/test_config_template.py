@@ -1,0 +1,79 @@
+import pytest
+from miniature import make_plan
+from mmengine.config import Config
+
+from mamba_vision.apis.config_check import check_config
+from mamba_vision.apis.config_template import PRESETS, render_config
+from mamba_vision.registry import MODELS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_config_that_builds_and_moves(tmp_path, preset):
+    plan = make_plan()
+    text = render_config(plan, {"scans": '/data/it\'s a "scan" folder'}, tmp_path, preset=preset, seed=7)
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.py").write_text(text)
+        plan.save(tmp_path / folder / "plan.json")
+        cfg = Config.fromfile(tmp_path / folder / "config.py")
+        assert cfg.work_dir == str(tmp_path / folder)
+        assert cfg.plan == str(tmp_path / folder / "plan.json")
+        assert cfg.train_dataloader.dataset.root == str(tmp_path / folder / "preprocessed")
+    check_config(cfg)
+    MODELS.build(cfg.model)
+    assert cfg.scans == '/data/it\'s a "scan" folder'
+    assert cfg.classes == ["background", "ball", "core"]
+    assert cfg.randomness.seed == 7
+    assert cfg.train_cfg.max_epochs == PRESETS[preset].epochs
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 120
+    assert "patch_size = (16, 16, 16)  # voxels; small" in text
+
+
+def test_default_is_the_recipe_of_nnunet(tmp_path):
+    (tmp_path / "config.py").write_text(render_config(make_plan(), {"scans": "s"}, tmp_path))
+    cfg = Config.fromfile(tmp_path / "config.py")
+    assert cfg.train_cfg.max_epochs * cfg.train_dataloader.batch_sampler.iterations == 250_000
+    assert cfg.optim_wrapper.optimizer == {
+        "type": "SGD", "lr": 0.01, "momentum": 0.99, "nesterov": True, "weight_decay": 3e-5,
+    }  # fmt: skip
+    assert cfg.optim_wrapper.clip_grad.max_norm == 12
+    assert cfg.model.mirror_axes == ()
+
+
+def test_poly_schedule_is_that_of_nnunet(tmp_path):
+    import torch
+
+    from mamba_vision.registry import PARAM_SCHEDULERS
+
+    (tmp_path / "config.py").write_text(render_config(make_plan(), {"scans": "s"}, tmp_path))
+    cfg = Config.fromfile(tmp_path / "config.py")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    schedule = PARAM_SCHEDULERS.build({**cfg.param_scheduler, "optimizer": optimizer, "type": "PolyLR"})
+    for epoch in range(1000):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 - epoch / 1000) ** 0.9, rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_flat_patches_turn_in_their_plane_only(tmp_path):
+    plan = {**make_plan().to_dict(), "patch_size": (16, 64, 64)}
+    (tmp_path / "config.py").write_text(render_config(plan, {"scans": "s"}, tmp_path))
+    cfg = Config.fromfile(tmp_path / "config.py")
+    rotation = cfg.train_pipeline[0]
+    assert (rotation.range_y, rotation.range_z) == (0, 0)
+    assert rotation.range_x == pytest.approx(3.14159265)
+    assert cfg.enlarged[0] == 16
+    assert cfg.enlarged[1] > 90
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ({"scans": "s"}, {"preset": "slow"}, "fast"),
+        ({}, {}, "'scans'"),
+        ({"scans": "s", "test": "t"}, {}, "found .*test"),
+    ],
+)
+def test_bad_arguments(tmp_path, data, options, message):
+    with pytest.raises(ValueError, match=message):
+        render_config(make_plan(), data, tmp_path, **options)
