@@ -133,9 +133,11 @@ def _backward_slice(
         if merge_sum:
             merge(y, visits, dz, z, grad_out)
         else:
-            dz_k = x.new_empty(grad_out.shape, dtype=torch.float32)
-            merge(y, visits, dz_k, _gate(z, False, K), grad_out)
-            dz.copy_(dz_k.sum(1))
+            total, one = (x.new_zeros(x.shape, dtype=torch.float32) for _ in range(2))
+            for k in range(K):
+                merge(y[:, k : k + 1], visits.of_order(k), one, z, grad_out[:, k])
+                total += one
+            dz.copy_(total)
         gated = grad_out.float() * (F.silu(z.float()) if merge_sum else F.silu(z.float())[:, None])
         grad = gated[:, None].expand(-1, K, -1, -1) if merge_sum else gated
         del y

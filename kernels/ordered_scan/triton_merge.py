@@ -19,6 +19,10 @@ class Visits:
     starts: torch.Tensor  # (b or 1, K, tokens + 1) int32
     once: torch.Tensor | bool  # every token exactly once: a fact, or a flag on the device not read yet
 
+    def of_order(self, k: int) -> "Visits":
+        one = slice(k, k + 1)
+        return Visits(self.order[:, one], self.steps[:, one], self.starts[:, one], self.once)
+
 
 _known: dict[int, tuple] = {}  # id of an order -> (weak reference, version, tokens, Visits)
 

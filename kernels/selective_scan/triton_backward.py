@@ -9,7 +9,14 @@ up. No two programs write to one place: no race, and the same bits every time.
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.selective_scan.triton_forward import across, row_numbers, row_pointers, step_sizes
+from mamba_vision.kernels.selective_scan.triton_forward import (
+    across,
+    fetch,
+    put,
+    row_numbers,
+    row_pointers,
+    step_sizes,
+)
 from mamba_vision.kernels.triton_common import (
     LN2, LOG2E, PTX, ex2, lane_sums, pick, rcp, sigmoid, summed_row,
 )  # fmt: skip
@@ -21,7 +28,8 @@ def adjoint_of_chunks(
     length, padded, cv, one, n_ctiles, n_chunks, order_b, cc_c, cc_n,
     d_b, d_k, d_c, z_b, z_k, z_c, g_b, g_k, g_c, d_s: tl.constexpr, z_s: tl.constexpr, g_s: tl.constexpr,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BC: tl.constexpr, T: tl.constexpr, V: tl.constexpr,
-    CHUNK: tl.constexpr, WHOLE: tl.constexpr, UNIT: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
+    CHUNK: tl.constexpr, FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
+    HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr, U_TOKENS: tl.constexpr,
     D_TOKENS: tl.constexpr,
 ):  # fmt: skip
@@ -63,15 +71,18 @@ def adjoint_of_chunks(
     total = tl.zeros([BC], tl.float32)
     t0 = begin + (tiles - 1) * T
     now = begin64 + (tiles - 1) * T
-    p = row_numbers(order_p, t0 + ot, t0 + ot < end, ORDER)
-    p_next = row_numbers(order_p, t0 - T + ot, t0 - T + ot >= begin, ORDER)
+    ALL: tl.constexpr = FULL and WHOLE
+    ALL_P: tl.constexpr = ALL and (EACH or not ORDER)
+    ALL_D: tl.constexpr = ALL_P if D_TOKENS else ALL
+    p = row_numbers(order_p, t0 + ot, t0 + ot < end, ORDER, FULL)
+    t = tl.maximum(t0 - T, begin) + ot
+    p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
     m_s = (t0 + ot < end)[:, None] & mc[None, :]
     m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
-    d_next = tl.load(row_pointers(d_p, p[:, None], now, ot_c, one, d_s, UNIT, D_TOKENS),
-                     mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
-    g_next = tl.load(row_pointers(g_p, p[:, None], now, ot_c, one, g_s, UNIT, ORDER), mask=m_p, other=0.0)
+    d_next = fetch(row_pointers(d_p, p[:, None], now, ot_c, one, d_s, UNIT, D_TOKENS), m_p if D_TOKENS else m_s, ALL_D)
+    g_next = fetch(row_pointers(g_p, p[:, None], now, ot_c, one, g_s, UNIT, ORDER), m_p, ALL_P)
     if HAS_Z:
-        z_next = tl.load(row_pointers(z_p, p[:, None], now, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
+        z_next = fetch(row_pointers(z_p, p[:, None], now, ot_c, one, z_s, UNIT, False), m_s, ALL)
     for i in range(0, tiles):
         t0 = begin + (tiles - 1 - i) * T
         now = begin64 + (tiles - 1 - i) * T
@@ -83,13 +94,15 @@ def adjoint_of_chunks(
         p = p_next
         m_s = (t0 - T + ot >= begin)[:, None] & mc[None, :]
         m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
-        d_next = tl.load(row_pointers(d_p, p[:, None], now - T, ot_c, one, d_s, UNIT, D_TOKENS),
-                         mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
-        g_next = tl.load(row_pointers(g_p, p[:, None], now - T, ot_c, one, g_s, UNIT, ORDER), mask=m_p, other=0.0)
+        ahead = begin64 + tl.maximum((tiles - 2 - i) * T, 0)  # before the first tile, it is loaded again
+        d_next = fetch(row_pointers(d_p, p[:, None], ahead, ot_c, one, d_s, UNIT, D_TOKENS),
+                       m_p if D_TOKENS else m_s, ALL_D)  # fmt: skip
+        g_next = fetch(row_pointers(g_p, p[:, None], ahead, ot_c, one, g_s, UNIT, ORDER), m_p, ALL_P)
         if HAS_Z:
-            z_next = tl.load(row_pointers(z_p, p[:, None], now - T, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
-        p_next = row_numbers(order_p, t0 - 2 * T + ot, t0 - 2 * T + ot >= begin, ORDER)
-        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE)
+            z_next = fetch(row_pointers(z_p, p[:, None], ahead, ot_c, one, z_s, UNIT, False), m_s, ALL)
+        t = tl.maximum(t0 - 2 * T, begin) + ot
+        p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
+        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL)
         total += tl.sum(s, 0)
         if HAS_Z:
             yb = yb * z_tc * sigmoid(z_tc)
@@ -130,7 +143,8 @@ def backward_states(
     u_s: tl.constexpr, d_s: tl.constexpr, z_s: tl.constexpr, g_s: tl.constexpr,
     du_s: tl.constexpr, dd_s: tl.constexpr, dz_s: tl.constexpr,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BC: tl.constexpr, V: tl.constexpr, CHUNK: tl.constexpr,
-    WHOLE: tl.constexpr, UNIT: tl.constexpr, HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
+    FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
+    HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr,
     UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr,
@@ -186,13 +200,18 @@ def backward_states(
     end = tl.minimum(begin + CHUNK, length)
     begin64 = begin.to(tl.int64)
     tiles = tl.cdiv(end - begin, T)
+    ALL: tl.constexpr = FULL and WHOLE
+    ALL_P: tl.constexpr = ALL and (EACH or not ORDER)
+    ALL_U: tl.constexpr = ALL_P if U_TOKENS else ALL
+    ALL_D: tl.constexpr = ALL_P if D_TOKENS else ALL
     t = begin + (tiles - 1) * T + ot
-    p_next = row_numbers(order_p, t, t < end, ORDER)
+    p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
     for i in range(0, tiles):
         t0 = begin + (tiles - 1 - i) * T
         now = begin64 + (tiles - 1 - i) * T
         p = p_next
-        p_next = row_numbers(order_p, t0 - T + ot, t0 - T + ot >= begin, ORDER)
+        t = tl.maximum(t0 - T, begin) + ot
+        p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
         inside = (t0 + ot < end)[:, None]
         steps = inside & mc[None, :]
         tokens = (steps & (p >= 0)[:, None]) if ORDER else steps
@@ -201,15 +220,15 @@ def backward_states(
         g_at = row_pointers(g_p, p[:, None], now, ot_c, one, g_s, UNIT, ORDER)
         m_u = tokens if U_TOKENS else steps
         m_d = tokens if D_TOKENS else steps
-        u_t = tl.load(u_at, mask=m_u, other=0.0).to(tl.float32)
-        yb = tl.load(g_at, mask=tokens, other=0.0).to(tl.float32)
-        dt = tl.load(d_at, mask=m_d, other=0.0).to(tl.float32) + bias_c[None, :]
+        u_t = fetch(u_at, m_u, ALL_U).to(tl.float32)
+        yb = fetch(g_at, tokens, ALL_P).to(tl.float32)
+        dt = fetch(d_at, m_d, ALL_D).to(tl.float32) + bias_c[None, :]
         if HAS_Z:
             z_at = row_pointers(z_p, p[:, None], now, ot_c, one, z_s, UNIT, False)
-            z_t = tl.load(z_at, mask=steps, other=0.0).to(tl.float32)
+            z_t = fetch(z_at, steps, ALL).to(tl.float32)
             yb = yb * z_t * sigmoid(z_t)
             y_t = tl.zeros([T, BC], tl.float32)
-        s = step_sizes(dt, 0.0, inside, SOFTPLUS, PRECISE)
+        s = step_sizes(dt, 0.0, inside, SOFTPLUS, PRECISE, FULL)
         su = s * u_t
         sum_gB = tl.zeros([T, BC], tl.float32)
         sum_gqA = tl.zeros([T, BC], tl.float32)
@@ -280,26 +299,27 @@ def backward_states(
                     part + n * padded, su * g, part + (NP + n) * padded, yb * h_t, select, ot, BC, FAST, PRECISE
                 )
         if RELOAD:  # what the loop over states does not need is read again rather than kept in registers across it
-            u_t = tl.load(u_at, mask=m_u, other=0.0).to(tl.float32)
+            u_t = fetch(u_at, m_u, ALL_U).to(tl.float32)
             if SOFTPLUS:
-                dt = tl.load(d_at, mask=m_d, other=0.0).to(tl.float32) + bias_c[None, :]
+                dt = fetch(d_at, m_d, ALL_D).to(tl.float32) + bias_c[None, :]
             if HAS_Z:
-                z_t = tl.load(z_at, mask=steps, other=0.0).to(tl.float32)
+                z_t = fetch(z_at, steps, ALL).to(tl.float32)
         dd = u_t * sum_gB + sum_gqA * LN2
         if SOFTPLUS:
             e = ex2(dt * LOG2E)
             dd *= tl.where(dt > 20.0, 1.0, e * rcp(1.0 + e))
-        dd = tl.where(inside, dd, 0.0)
+        if not FULL:
+            dd = tl.where(inside, dd, 0.0)
         if HAS_Z:
             sz = sigmoid(z_t)
             y_t += D_c[None, :] * u_t
-            dout = tl.load(g_at, mask=tokens, other=0.0).to(tl.float32)
-            tl.store(row_pointers(dz_p, p[:, None], now, ot_c, one, dz_s, UNIT, False),
-                     dout * y_t * sz * (1.0 + z_t * (1.0 - sz)), mask=steps)  # fmt: skip
-        tl.store(row_pointers(du_p, p[:, None], now, ot_c, one, du_s, UNIT, False),
-                 D_c[None, :] * yb + s * sum_gB, mask=steps)  # fmt: skip
-        tl.store(row_pointers(dd_p, p[:, None], now, ot_c, one, dd_s, UNIT, DD_TOKENS), dd,
-                 mask=tokens if DD_TOKENS else steps)  # fmt: skip
+            dout = fetch(g_at, tokens, ALL_P).to(tl.float32)
+            put(row_pointers(dz_p, p[:, None], now, ot_c, one, dz_s, UNIT, False),
+                dout * y_t * sz * (1.0 + z_t * (1.0 - sz)), steps, ALL)  # fmt: skip
+        put(row_pointers(du_p, p[:, None], now, ot_c, one, du_s, UNIT, False),
+            D_c[None, :] * yb + s * sum_gB, steps, ALL)  # fmt: skip
+        put(row_pointers(dd_p, p[:, None], now, ot_c, one, dd_s, UNIT, DD_TOKENS), dd,
+            tokens if DD_TOKENS else steps, ALL_P if DD_TOKENS else ALL)  # fmt: skip
         sum_D += tl.sum(yb * u_t, 0)
         sum_bias += tl.sum(dd, 0)
     tl.store(sum_p + N * channels, sum_D, mask=mc)

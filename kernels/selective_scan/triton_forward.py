@@ -63,9 +63,11 @@ def pack(
 
 
 @triton.jit
-def row_numbers(order, t, inside, ORDER: tl.constexpr):
+def row_numbers(order, t, inside, ORDER: tl.constexpr, FULL: tl.constexpr):
     """The tokens of steps t, or the steps themselves."""
-    if ORDER:
+    if ORDER and FULL:
+        return tl.load(order + t)
+    elif ORDER:
         return tl.load(order + t, mask=inside, other=-1)
     else:
         return t
@@ -83,6 +85,23 @@ def row_pointers(base, p, t0, ot, one, S: tl.constexpr, UNIT: tl.constexpr, TOKE
 
 
 @triton.jit
+def fetch(pointers, mask, ALL: tl.constexpr):
+    """Loads, without the cost of masks where all of a tile is always there."""
+    if ALL:
+        return tl.load(pointers)
+    else:
+        return tl.load(pointers, mask=mask, other=0.0)
+
+
+@triton.jit
+def put(pointers, x, mask, ALL: tl.constexpr):
+    if ALL:
+        tl.store(pointers, x)
+    else:
+        tl.store(pointers, x, mask=mask)
+
+
+@triton.jit
 def across(oc, stride, UNIT: tl.constexpr):
     """Offsets of channels."""
     if UNIT:
@@ -92,12 +111,15 @@ def across(oc, stride, UNIT: tl.constexpr):
 
 
 @triton.jit
-def step_sizes(d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr):
+def step_sizes(d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, FULL: tl.constexpr):
     """Step sizes from their rows; zero beyond the end, where the state then stays as it is."""
     s = d.to(tl.float32) + bias_c
     if SOFTPLUS:
         s = softplus(s, ex2(s * LOG2E), PRECISE)
-    return tl.where(inside, s, 0.0)
+    if FULL:
+        return s
+    else:
+        return tl.where(inside, s, 0.0)
 
 
 @triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "y_b", "y_k"])
@@ -107,7 +129,8 @@ def scan_states(
     u_b, u_k, u_c, d_b, d_k, d_c, z_b, z_k, z_c, y_b, y_k, y_c,
     u_s: tl.constexpr, d_s: tl.constexpr, z_s: tl.constexpr, y_s: tl.constexpr,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BC: tl.constexpr, T: tl.constexpr, V: tl.constexpr,
-    CHUNK: tl.constexpr, EVERY: tl.constexpr, PHASE: tl.constexpr, WHOLE: tl.constexpr, UNIT: tl.constexpr,
+    CHUNK: tl.constexpr, EVERY: tl.constexpr, PHASE: tl.constexpr, FULL: tl.constexpr, WHOLE: tl.constexpr,
+    EACH: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
@@ -164,41 +187,50 @@ def scan_states(
     begin = chunk * CHUNK
     end = tl.minimum(begin + CHUNK, length)
     begin64 = begin.to(tl.int64)
+    ALL: tl.constexpr = FULL and WHOLE
+    ALL_P: tl.constexpr = ALL and (EACH or not ORDER)
+    ALL_U: tl.constexpr = ALL_P if U_TOKENS else ALL
+    ALL_D: tl.constexpr = ALL_P if D_TOKENS else ALL
     t = begin + ot
-    inside = t < end
-    p = row_numbers(order_p, t, inside, ORDER)
-    p_next = row_numbers(order_p, t + T, t + T < end, ORDER)
-    m_s = inside[:, None] & mc[None, :]
+    p = row_numbers(order_p, t, t < end, ORDER, FULL)
+    t = (tl.minimum(begin + T, end - T) + ot) if FULL else (begin + T + ot)
+    p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
+    m_s = (begin + ot < end)[:, None] & mc[None, :]
     m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
-    u_next = tl.load(row_pointers(u_p, p[:, None], begin64, ot_c, one, u_s, UNIT, U_TOKENS),
-                     mask=m_p if U_TOKENS else m_s, other=0.0)  # fmt: skip
-    d_next = tl.load(row_pointers(d_p, p[:, None], begin64, ot_c, one, d_s, UNIT, D_TOKENS),
-                     mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
+    u_next = fetch(row_pointers(u_p, p[:, None], begin64, ot_c, one, u_s, UNIT, U_TOKENS),
+                   m_p if U_TOKENS else m_s, ALL_U)  # fmt: skip
+    d_next = fetch(row_pointers(d_p, p[:, None], begin64, ot_c, one, d_s, UNIT, D_TOKENS),
+                   m_p if D_TOKENS else m_s, ALL_D)  # fmt: skip
     if HAS_Z and PHASE != 1:
-        z_next = tl.load(row_pointers(z_p, p[:, None], begin64, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
+        z_next = fetch(row_pointers(z_p, p[:, None], begin64, ot_c, one, z_s, UNIT, False), m_s, ALL)
     for t0 in range(begin, end, T):
         now = begin64 + (t0 - begin)
         inside = (t0 + ot < end)[:, None]
         p_now = p
-        m_now = m_p
-        m_st = m_s
         u_tc = u_next.to(tl.float32)
         d_now = d_next
         if HAS_Z and PHASE != 1:
             z_tc = z_next.to(tl.float32)
-        # the next tile's loads go out before this tile's work: no load moves above a store by itself
+        # the next tile's loads go out before this tile's work: no load moves above a store by itself; behind the last
+        # tile they repeat it (FULL) or are masked
         p = p_next
+        if FULL:
+            ahead = begin64 + (tl.minimum(t0 + T, end - T) - begin)
+            t = tl.minimum(t0 + 2 * T, end - T) + ot
+        else:
+            ahead = now + T
+            t = t0 + 2 * T + ot
         m_s = (t0 + T + ot < end)[:, None] & mc[None, :]
         m_p = (m_s & (p >= 0)[:, None]) if ORDER else m_s
-        u_next = tl.load(row_pointers(u_p, p[:, None], now + T, ot_c, one, u_s, UNIT, U_TOKENS),
-                         mask=m_p if U_TOKENS else m_s, other=0.0)  # fmt: skip
-        d_next = tl.load(row_pointers(d_p, p[:, None], now + T, ot_c, one, d_s, UNIT, D_TOKENS),
-                         mask=m_p if D_TOKENS else m_s, other=0.0)  # fmt: skip
+        u_next = fetch(row_pointers(u_p, p[:, None], ahead, ot_c, one, u_s, UNIT, U_TOKENS),
+                       m_p if U_TOKENS else m_s, ALL_U)  # fmt: skip
+        d_next = fetch(row_pointers(d_p, p[:, None], ahead, ot_c, one, d_s, UNIT, D_TOKENS),
+                       m_p if D_TOKENS else m_s, ALL_D)  # fmt: skip
         if HAS_Z and PHASE != 1:
-            z_next = tl.load(row_pointers(z_p, p[:, None], now + T, ot_c, one, z_s, UNIT, False), mask=m_s, other=0.0)
-        p_next = row_numbers(order_p, t0 + 2 * T + ot, t0 + 2 * T + ot < end, ORDER)
+            z_next = fetch(row_pointers(z_p, p[:, None], ahead, ot_c, one, z_s, UNIT, False), m_s, ALL)
+        p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
 
-        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE)
+        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL)
         su = s * u_tc
         if PHASE == 1:
             total += tl.sum(s, 0)
@@ -225,8 +257,10 @@ def scan_states(
         if PHASE != 1:
             if HAS_Z:
                 y_tc = y_tc * z_tc * sigmoid(z_tc)
-            tl.store(row_pointers(y_p, p_now[:, None], now, ot_c, one, y_s, UNIT, Y_TOKENS), y_tc,
-                     mask=m_now if Y_TOKENS else m_st)  # fmt: skip
+            m_s_now = inside & mc[None, :]
+            m_now = (m_s_now & (p_now >= 0)[:, None]) if Y_TOKENS else m_s_now
+            put(row_pointers(y_p, p_now[:, None], now, ot_c, one, y_s, UNIT, Y_TOKENS), y_tc, m_now,
+                ALL_P if Y_TOKENS else ALL)  # fmt: skip
     if PHASE == 1:
         tl.store(ends + state, h, mask=mc[None, :])
         tl.store(decays + (bk.to(tl.int64) * n_chunks + chunk) * channels + oc, total, mask=mc)

@@ -39,6 +39,7 @@ class Operands:
     order: torch.Tensor | None = None
     token_rows: bool = False
     u_by_step: bool = False
+    permutation: bool = False  # every order visits every token exactly once
 
     def __post_init__(self):
         self.batch, self.K, _, self.channels = self.u.shape
@@ -54,7 +55,7 @@ class Operands:
 
     def flags(self) -> dict:
         return dict(
-            K=self.K, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None, SOFTPLUS=self.softplus,
+            K=self.K, EACH=self.permutation, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None, SOFTPLUS=self.softplus,
             PRECISE=self.precise, CONST_C=self.const_C, ORDER=self.order is not None,
             U_TOKENS=self.order is not None and not self.u_by_step, D_TOKENS=self.order is not None and self.token_rows,
         )  # fmt: skip
@@ -96,8 +97,8 @@ def scan_forward(
             u, op.delta, cols, At, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
             op.length, op.padded, op.channels // V, 1, nc, op.tiles, op.order_stride(),
             op.B.stride(0), op.C.stride(0), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
-            BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
-            LAST=last is not None, **flags, num_warps=W, num_stages=1, **capped(choice.registers),
+            BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, FULL=op.length % (choice.T * W) == 0, WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
+            LAST=last is not None, **flags, num_warps=max(1, W * BC // (32 * V)), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
         return saved
     choice = tuning.forward_states(bk, op.channels, op.length, op.N)
@@ -113,7 +114,7 @@ def scan_forward(
             u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
-            N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase,
+            N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase, FULL=op.length % choice.T == 0,
             WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, **flags,
             num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
@@ -165,9 +166,9 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             op.length, op.padded, op.channels // V, 1, nc, op.tiles, bk, op.order_stride(), op.B.stride(0), op.C.stride(0),
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
-            BC=BC, W=W, V=V, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
+            BC=BC, W=W, V=V, FULL=op.length % (TILE * W) == 0, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
             INITIAL=dinitial is not None, FAST=BC == 32 * V, AHEAD=choice.ahead, **grads,
-            num_warps=W, num_stages=1, **capped(choice.registers),
+            num_warps=max(1, W * BC // (32 * V)), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
     else:
         choice = tuning.backward_states(bk, op.channels, op.length, op.N)
@@ -194,7 +195,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1),
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
-            N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit,
+            N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, FULL=op.length % TILE == 0, WHOLE=op.channels % BC == 0, UNIT=unit,
             UNROLL=min(choice.unroll, op.N), FAST=BC == 32 * V, RELOAD=choice.reload, **grads,
             num_warps=1, num_stages=1, **capped(choice.registers),
         )  # fmt: skip
@@ -219,7 +220,8 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
         op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
         op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.order_stride(),
         op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad), *_row_steps(op.delta, z, grad),
-        N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, WHOLE=op.channels % BC == 0, UNIT=unit, **flags,
+        N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, FULL=op.length % choice.local_T == 0,
+        WHOLE=op.channels % BC == 0, UNIT=unit, **flags,
         num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
     )  # fmt: skip
     _carry(op, ends, decays, At, grad_last, entering, n_chunks, True)

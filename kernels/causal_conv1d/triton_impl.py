@@ -1,0 +1,103 @@
+"""The causal convolution on a GPU, in Triton; the contract is in kernels/README.md. float64 goes to the portable one."""
+
+import torch
+
+from mamba_vision.kernels.causal_conv1d import portable
+from mamba_vision.kernels.causal_conv1d import triton_kernels as kernels
+from mamba_vision.kernels.triton_common import cdiv
+
+
+def forward(x, weight, bias, initial_states, seq_idx, silu):
+    """Outputs and the last width - 1 inputs."""
+    if x.dtype == torch.float64:
+        return portable.forward(x, weight, bias, initial_states, seq_idx, silu)
+    initial_states, bias = _dense(initial_states), _dense(bias)
+    out = torch.empty_like(x)
+    final = _final_states(x, initial_states, weight.shape[1])
+    if x.numel():
+        with torch.cuda.device_of(x):
+            launch_forward(_rows(x), weight, bias, initial_states, seq_idx, _rows(out), silu)
+    return out, final
+
+
+def backward(grad_out, grad_final, x, weight, bias, initial_states, seq_idx, silu):
+    """Gradients of x, weight, bias and initial_states."""
+    if x.dtype == torch.float64:
+        return portable.backward(grad_out, grad_final, x, weight, bias, initial_states, seq_idx, silu)
+    if not x.numel():
+        return tuple(None if t is None else torch.zeros_like(t) for t in (x, weight, bias, initial_states))
+    initial_states, bias = _dense(initial_states), _dense(bias)
+    dx = torch.empty_like(x)
+    dinitial = None if initial_states is None else torch.empty_like(initial_states)
+    with torch.cuda.device_of(x):
+        dweight, dbias = launch_backward(
+            _rows(grad_out), _rows(x), weight, bias, initial_states, seq_idx, _rows(dx), dinitial, silu
+        )  # fmt: skip
+    if grad_final is not None and grad_final.shape[2]:
+        kept = min(x.shape[2], grad_final.shape[2])  # of the final state, these are inputs; before them initial states
+        dx[:, :, x.shape[2] - kept :] += grad_final[:, :, grad_final.shape[2] - kept :]
+        if dinitial is not None and kept < grad_final.shape[2]:
+            dinitial[:, :, kept:] += grad_final[:, :, : grad_final.shape[2] - kept]
+    return dx, dweight, dbias, dinitial
+
+
+def launch_forward(x, weight, bias, initial, seq, y, silu: bool, order=None) -> None:
+    """Fill y (b, k, step, c) from x (b, k, row, c); weight (k c, width), bias (k c)."""
+    batch, K, length, channels = y.shape
+    BT, BC = _block(x)
+    nc, nt = cdiv(channels, BC), cdiv(length, BT)
+    kernels.conv_forward[(nc * nt * batch * K,)](
+        x, weight, x if bias is None else bias, x if initial is None else initial, x if seq is None else seq, y,
+        x if order is None else order, length, channels, nc, nt, _order_stride(order, K, length),
+        *x.stride(), *y.stride(), *weight.stride(), *((0, 0, 0) if initial is None else initial.stride()),
+        *((0, 0) if seq is None else seq.stride()),
+        K=K, WIDTH=weight.shape[1], BT=BT, BC=BC, SILU=silu, HAS_BIAS=bias is not None,
+        HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, ORDER=order is not None, num_warps=4,
+    )  # fmt: skip
+
+
+def launch_backward(grad, x, weight, bias, initial, seq, dx, dinitial, silu: bool, order=None):
+    """Fill dx (b, k, step, c) and dinitial; return the gradients of weight and bias."""
+    batch, K, length, channels = grad.shape
+    width = weight.shape[1]
+    BT, BC = _block(x)
+    first = 0 if initial is None else 1 - width
+    nc, nt = cdiv(channels, BC), cdiv(length - first, BT)
+    partial = torch.empty(batch, K, nt, width + 1, channels, device=x.device, dtype=torch.float32)
+    kernels.conv_backward[(nc * nt * batch * K,)](
+        grad, x, weight, x if bias is None else bias, x if initial is None else initial, x if seq is None else seq,
+        dx, x if dinitial is None else dinitial, partial, x if order is None else order, first, length, channels,
+        nc, nt, _order_stride(order, K, length), *grad.stride(), *x.stride(), *dx.stride(), *weight.stride(),
+        *((0, 0, 0) if initial is None else dinitial.stride()), *((0, 0) if seq is None else seq.stride()),
+        K=K, WIDTH=width, BT=BT, BC=BC, SILU=silu, HAS_BIAS=bias is not None,
+        HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, ORDER=order is not None, num_warps=4,
+    )  # fmt: skip
+    sums = partial.sum((0, 2))  # (K, width + 1, channels)
+    dweight = sums[:, :width].transpose(1, 2).reshape(weight.shape)
+    return dweight.contiguous(), None if bias is None else sums[:, width].reshape(bias.shape)
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """(batch, channels, length) seen as (batch, 1, length, channels)."""
+    return x.unsqueeze(1).transpose(2, 3)
+
+
+def _dense(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _block(x: torch.Tensor) -> tuple[int, int]:
+    """Steps and channels a program, long along the axis that lies together in memory."""
+    return (64, 64) if x.stride(3) == 1 else (512, 8)
+
+
+def _order_stride(order, K: int, length: int) -> int:
+    return 0 if order is None or order.shape[0] == 1 else K * length
+
+
+def _final_states(x: torch.Tensor, initial: torch.Tensor | None, width: int) -> torch.Tensor:
+    batch, channels, length = x.shape
+    if length >= width - 1:
+        return x[:, :, length - (width - 1) :].contiguous().clone()
+    before = x.new_zeros(batch, channels, width - 1) if initial is None else initial
+    return torch.cat([before, x], 2)[:, :, length:].contiguous()
