@@ -55,10 +55,12 @@ def build_model(args: argparse.Namespace):
 
     from mamba_vision.registry import MODELS
 
-    init_default_scope("mamba_vision")
     if args.model:
+        init_default_scope("mamba_vision")
         return MODELS.build({"type": args.model, **dict(map(parse_option, args.options))})
-    config = Config.fromfile(args.config).model
+    config = Config.fromfile(args.config)
+    init_default_scope(config.get("default_scope", "mamba_vision"))
+    config = config.model
     if args.part:
         if args.part not in config:
             raise ValueError(f"{args.config}: model has no part {args.part!r}; it has {', '.join(config)}")

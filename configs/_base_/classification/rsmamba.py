@@ -57,6 +57,8 @@ train_cfg = dict(by_epoch=True, max_epochs=500, val_interval=20)
 val_cfg = {}
 test_cfg = {}
 default_hooks = dict(
-    checkpoint=dict(type="CheckpointHook", interval=20, max_keep_ckpts=3, save_best="single-label/f1-score")
+    checkpoint=dict(
+        type="CheckpointHook", interval=20, max_keep_ckpts=3, save_best="single-label/f1-score", rule="greater"
+    )
 )
 auto_scale_lr = dict(base_batch_size=1024)

@@ -1,5 +1,5 @@
 # UPerHead and an auxiliary FCNHead on the third map; the backbone, its widths and the classes come from the config.
-norm_cfg = dict(type="SyncBN", requires_grad=True)
+norm_cfg = dict(type="SyncBN")
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
