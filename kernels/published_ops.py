@@ -1,0 +1,278 @@
+"""Functions of mamba_ssm and causal_conv1d with their published names and argument orders, on this package's ops.
+
+`compat.install` hands them out under the published module names; see there for which name goes where.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mamba_vision.kernels.backends import use_backend
+from mamba_vision.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
+from mamba_vision.kernels.selective_scan import selective_scan
+
+__all__ = [
+    "RMSNorm",
+    "bimamba_inner_fn",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+    "layer_norm_fn",
+    "mamba_inner_fn",
+    "mamba_inner_fn_no_out_proj",
+    "rms_norm_fn",
+    "selective_scan_fn",
+    "selective_scan_ref",
+]
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`selective_scan`; unlike the published function, the last state is differentiable."""
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+
+
+def selective_scan_ref(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`selective_scan` on the reference backend."""
+    with use_backend("reference"):
+        return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | str | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`causal_conv1d`; a string in fourth place is the activation, which stood there before version 1.2."""
+    if isinstance(seq_idx, str):
+        seq_idx, activation = None, seq_idx
+    if final_states_out is None:
+        return causal_conv1d(x, weight, bias, activation, initial_states, return_final_states, seq_idx)
+    out, states = causal_conv1d(x, weight, bias, activation, initial_states, True, seq_idx)
+    final_states_out.copy_(states)
+    return (out, final_states_out) if return_final_states else out
+
+
+def mamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+) -> Tensor:
+    """All of a Mamba layer behind its input projection (arXiv 2312.00752, figure 3).
+
+    Args:
+        xz: (batch, 2 channels, length), the two halves of the projected input.
+        conv1d_weight, conv1d_bias: (channels, 1, width) and (channels,).
+        x_proj_weight: (rank + 2 state, channels).
+        delta_proj_weight: (channels, rank).
+        out_proj_weight, out_proj_bias: (d_model, channels) and (d_model,).
+        A, D, delta_bias: as in `selective_scan`.
+        B, C: constant (channels, state), or None to project them from the input.
+        B_proj_bias, C_proj_bias: (state,), added to projected B and C.
+        checkpoint_lvl: accepted; how much is kept for backward is the ops' own business.
+
+    Returns:
+        (batch, length, d_model).
+    """
+    y = mamba_inner_fn_no_out_proj(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight,
+        A, B, C, D, delta_bias, B_proj_bias, C_proj_bias, delta_softplus,
+    )  # fmt: skip
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def mamba_inner_fn_no_out_proj(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+) -> Tensor:
+    """`mamba_inner_fn` up to the output projection: (batch, channels, length)."""
+    u, delta, B, C, z = _scan_inputs(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias
+    )
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+
+
+def bimamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+) -> Tensor:
+    """`mamba_inner_fn` with a second scan, by A_b, over the reversed sequence, added on (Vim, arXiv 2401.09417).
+
+    The published CUDA function loses the second scan's gradient of the gate; this one has it.
+    """
+    u, delta, B, C, z = _scan_inputs(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias
+    )
+    y = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    u, delta, z = (t.flip(-1) for t in (u, delta, z))
+    B, C = (M.flip(-1) if M.dim() > 2 else M for M in (B, C))
+    y = y + selective_scan(u, delta, A_b, B, C, D, z, delta_bias, delta_softplus).flip(-1)
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def _scan_inputs(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """u, delta, B, C and z of the scan."""
+    x, z = xz.chunk(2, dim=1)
+    u = causal_conv1d(x, conv1d_weight.squeeze(1), conv1d_bias, "silu")
+    rows = F.linear(u.transpose(1, 2), x_proj_weight)
+    rank, state = delta_proj_weight.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
+    delta = F.linear(rows[..., :rank], delta_proj_weight).transpose(1, 2)
+    if B is None:
+        B = _projected(rows[..., rank : rank + state], B_proj_bias, A)
+    if C is None:
+        C = _projected(rows[..., -state:], C_proj_bias, A)
+    return u, delta, B, C, z
+
+
+def _projected(rows: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
+    """(batch, length, state) as (batch, state, length); with complex A from pairs of real and imaginary part."""
+    if bias is not None:
+        rows = rows + bias.to(rows.dtype)
+    if A.is_complex():
+        rows = torch.view_as_complex(rows.float().unflatten(-1, (-1, 2)).contiguous())
+    return rows.transpose(1, 2)
+
+
+def layer_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    *,
+    eps: float = 1e-6,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    is_rms_norm: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Add the residual, then normalize over the last axis, in float32 inside.
+
+    What follows `residual` is taken by name only: its order differs between published versions.
+
+    Args:
+        x: (..., channels).
+        weight, bias: (channels,); bias may be None.
+        residual: like x, added to x first.
+        prenorm: also return the sum, to be the next residual.
+        residual_in_fp32: that sum is float32 where no residual was given; otherwise it has the residual's dtype.
+        is_rms_norm: divide by the root mean square only.
+    """
+    total = x.float() if x.dtype != torch.float64 else x
+    if residual is not None:
+        total = total + residual.to(total.dtype)
+        carried = total.to(residual.dtype)
+    else:
+        carried = total if residual_in_fp32 else x
+    wide_weight, wide_bias = weight.to(total.dtype), None if bias is None else bias.to(total.dtype)
+    if is_rms_norm:
+        y = F.rms_norm(total, weight.shape, wide_weight, eps)
+        y = y if wide_bias is None else y + wide_bias
+    else:
+        y = F.layer_norm(total, weight.shape, wide_weight, wide_bias, eps)
+    y = y.to(x.dtype)
+    return (y, carried) if prenorm else y
+
+
+def rms_norm_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    *,
+    eps: float = 1e-6,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`layer_norm_fn` with the root mean square."""
+    return layer_norm_fn(
+        x, weight, bias, residual, eps=eps, prenorm=prenorm, residual_in_fp32=residual_in_fp32, is_rms_norm=True
+    )
+
+
+class RMSNorm(nn.Module):
+    """Normalization by the root mean square over the last axis, with a weight and no bias."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(hidden_size, device=device, dtype=dtype))
+        self.register_parameter("bias", None)
+
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, prenorm: bool = False, residual_in_fp32: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(..., hidden_size) like x; see `layer_norm_fn`."""
+        return rms_norm_fn(
+            x, self.weight, None, residual, eps=self.eps, prenorm=prenorm, residual_in_fp32=residual_in_fp32
+        )
