@@ -121,7 +121,7 @@ def test_memory_amp_and_batches_change_nothing_but_the_way(model, tmp_path):
 def test_mirrors_along_the_axes_that_training_mirrored(model):
     assert mirror_axes(model) == (0, 2)
     seen = []
-    handle = model.network.register_forward_hook(lambda *_: seen.append(1))
+    handle = model.network.register_forward_hook(lambda _, inputs, __: seen.extend(inputs[0]))
     try:
         none = inference_volume(model, make_scan(), tta="none")
         once = len(seen)
