@@ -52,7 +52,7 @@ class ProgressReporter:
         """A stage of the present scan has begun, or gone on."""
         text = _STAGES.get(stage, stage)
         if stage == "predict":
-            if done <= 1:  # the time left is that of the windows; reading does not count
+            if done == 0:  # the time left is that of the windows; reading does not count
                 self._progress.reset(self._one, total=total)
                 self._started = time.monotonic()
             self._progress.update(self._one, completed=done, total=total, description=f"{self._case}: {text}")
@@ -75,4 +75,5 @@ class ProgressReporter:
             return
         self._spoke = now
         left = (now - self._started) / max(done, 1) * (total - done)
-        self.console.print(f"    {self._case}: window {done} of {total}, {left / 60:.1f} min left", soft_wrap=True)
+        amount = f"{left:.0f} s" if left < 90 else f"{left / 60:.1f} min"
+        self.console.print(f"    {self._case}: window {done} of {total}, {amount} left", soft_wrap=True)

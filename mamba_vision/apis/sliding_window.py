@@ -112,7 +112,7 @@ def sliding_window_logits(
         max_memory: bytes of main memory for the logits; None takes half of what is free. Above it the logits go to a
             temporary file, and the tiles get smaller.
         scratch: folder of that file; None is the system's.
-        progress: called with the number of windows done and of all.
+        progress: called with the number of windows done (first 0) and of all.
 
     Raises:
         ValueError: an image that is not (C, S0, S1, S2), or an overlap outside [0, 1).
@@ -130,7 +130,7 @@ def sliding_window_logits(
     limit = max_memory or available_memory() // 2
     tiled, in_file = _choose(size, window, classes, limit)
     store = LogitsStore((classes, *size), (scratch or tempfile.gettempdir()) if in_file else None)
-    store.where += f" (at most {format_size(limit)} of memory)"
+    store.where += f", at most {format_size(limit)} of memory"
 
     total, done = math.prod(len(places) for places in starts), 0
 
@@ -148,6 +148,8 @@ def sliding_window_logits(
         device=_stitching_device(device, 4 * classes * math.prod(tile_size)),
     )  # fmt: skip
     inferer.roi_weight_map = _weights(window)
+    if progress is not None:
+        progress(0, total)
     try:
         for corner in itertools.product(*starts[:tiled]):
             tile = tuple(slice(start, start + side) for start, side in zip(corner, tile_size))
