@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from mamba_vision.scan_orders.base import Orders, ScanOrder
+from mamba_vision.scan_orders.base import Orders, ScanOrder, invert
 
 
 def around_class_tokens(orders: Orders, places: tuple[int, ...]) -> Tensor:
@@ -56,3 +56,16 @@ def sequence_order(
     if places and 1 in scan.grid_ranks:
         return scan((math.prod(grid) + len(places),), device).indices
     return around_class_tokens(scan(grid, device), places)
+
+
+def orders_around(
+    scan: ScanOrder, grid: tuple[int, ...], places: tuple[int, ...], device: torch.device | str | None = None
+) -> Orders:
+    """Like `sequence_order`, with everything that is known of the orders: where results go, as published too.
+
+    An order that knows of these class tokens itself (`extra_tokens`) is asked as it is.
+    """
+    if tuple(scan.extra_tokens(grid)) == tuple(places):
+        return scan(grid, device)
+    indices = sequence_order(scan, grid, places, device)
+    return Orders(indices, invert(indices, math.prod(grid) + len(places)), tuple(grid))

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.channels_last import channels_last_norm
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.options import checked_indices
-from mamba_vision.models.layers.positions import resize_positions, square_grid
+from mamba_vision.models.layers.positions import resize_positions, same_grid, square_grid
 from mamba_vision.models.layers.vss_block import VSSBlock
+from mamba_vision.models.layers.vss_stage import VSSStage
 from mamba_vision.models.layers.vss_stems import make_downsample, make_patch_embed
 from mamba_vision.models.mixers.vmamba_types import options_of
 from mamba_vision.registry import MODELS
@@ -57,22 +57,6 @@ DEFAULTS = dict(
     forward_type="v05_noz", mlp_ratio=4.0, mlp_act="gelu", gmlp=False, post_norm=False, norm_layer="ln2d",
     patch_norm=True, patch_embed="v2", downsample="v3",
 )  # fmt: skip
-
-
-class VMambaStage(nn.Module):
-    """Blocks on one scale, then the step to the next. (B, H, W, C) to the blocks' result and the next stage's input."""
-
-    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module, with_cp: bool) -> None:
-        super().__init__()
-        self.blocks, self.downsample, self.with_cp = nn.ModuleList(blocks), downsample, with_cp
-
-    def forward(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        for block in self.blocks:
-            if self.with_cp and self.training and x_BHWC.requires_grad:
-                x_BHWC = checkpoint(block, x_BHWC, use_reentrant=False)
-            else:
-                x_BHWC = block(x_BHWC)
-        return x_BHWC, self.downsample(x_BHWC)
 
 
 @MODELS.register_module()
@@ -192,7 +176,7 @@ class VMamba(Network):
             blocks = [VSSBlock(self.dims[i], drop_path=next(rates), **block) for _ in range(depth)]
             last = i + 1 == len(self.depths)
             step = nn.Identity() if last else make_downsample(s["downsample"], self.dims[i], self.dims[i + 1], norm)
-            self.layers.append(VMambaStage(blocks, step, with_cp))
+            self.layers.append(VSSStage(blocks, step, with_cp))
         for i in self.out_indices:
             self.add_module(f"outnorm{i}", channels_last_norm(norm, self.dims[i]))
 
@@ -273,7 +257,7 @@ class VMamba(Network):
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         own = tuple(self.pos_embed.shape[2:])
-        if own == grid:
+        if same_grid(own, grid):
             return self.pos_embed
         table = resize_positions(self.pos_embed.flatten(2).transpose(1, 2), own, grid)
         return table.transpose(1, 2).unflatten(2, grid)

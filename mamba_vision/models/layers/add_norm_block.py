@@ -8,6 +8,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mamba_vision.registry import MIXERS
+from mamba_vision.scan_orders import Orders
 
 
 def make_norm(norm: str, channels: int, eps: float) -> nn.Module:
@@ -47,7 +48,7 @@ class AddNormBlock(nn.Module):
         self.residual_in_fp32 = residual_in_fp32
 
     def forward(
-        self, hidden_BLC: Tensor, residual_BLC: Tensor | None = None, order: Tensor | None = None
+        self, hidden_BLC: Tensor, residual_BLC: Tensor | None = None, order: Tensor | Orders | None = None
     ) -> tuple[Tensor, Tensor]:
         residual_BLC = hidden_BLC if residual_BLC is None else residual_BLC + self.drop_path(hidden_BLC)
         if self.residual_in_fp32 and residual_BLC.dtype != torch.float64:

@@ -1,5 +1,9 @@
+from mamba_vision.models.mixers.bi_attention import BiAttention
 from mamba_vision.models.mixers.bidirectional import BidirectionalMamba
+from mamba_vision.models.mixers.direction_merge import DirectionMerge
+from mamba_vision.models.mixers.local_ss2d import LocalSS2D
 from mamba_vision.models.mixers.mamba import Mamba
+from mamba_vision.models.mixers.multi_mamba import MultiMamba
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.models.mixers.shared_paths import SharedPathsMamba
 from mamba_vision.models.mixers.ss2d import SS2D, CascadeSS2D
@@ -9,9 +13,13 @@ from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 __all__ = [
     "SS2D",
     "SSD2D",
+    "BiAttention",
     "BidirectionalMamba",
     "CascadeSS2D",
+    "DirectionMerge",
+    "LocalSS2D",
     "Mamba",
+    "MultiMamba",
     "ScanInputs",
     "SharedPathsMamba",
     "TriOrientedMamba",

@@ -1,7 +1,7 @@
 """The parameters of one directional branch, kept on the mixer under the names that published checkpoints use.
 
 A branch is causal convolution, projection to (step, B, C), step projection, A and D. A mixer with several directions
-has one set a direction, told apart by a suffix ("", "_b", "_s"), which stands inside the name of A: A_log, A_b_log.
+has one set a direction, told apart by a suffix: "", "_b", "_s" as in Vim and SegMamba, "_0", "_1" as in LocalVim.
 """
 
 import math
@@ -47,12 +47,17 @@ def add_branch(
     # Rates and skip stay float32 whatever `dtype`: exp of a half-precision logarithm may already be infinite.
     rates = nn.Parameter(s4d_real_log(channels, state, device))
     skip = nn.Parameter(torch.ones(channels, device=device, dtype=torch.float32))
-    for name, parameter in ((f"A{suffix}_log", rates), (f"D{suffix}", skip)):
+    for name, parameter in ((rates_name(suffix), rates), (f"D{suffix}", skip)):
         parameter._no_weight_decay = True  # the mark that mamba_ssm's users look for; no_weight_decay() says it by name
         mixer.register_parameter(name, parameter)
 
 
+def rates_name(suffix: str) -> str:
+    """Name of the branch's log(-A): a letter stands inside it (A_b_log), a number behind it (A_log_0)."""
+    return f"A_log{suffix}" if suffix[1:].isdigit() else f"A{suffix}_log"
+
+
 def branch_rates(mixer: nn.Module, suffix: str = "") -> Tensor:
     """A = -exp(A_log), (channels, state), in at least float32."""
-    log = getattr(mixer, f"A{suffix}_log")
+    log = getattr(mixer, rates_name(suffix))
     return -torch.exp(log if log.dtype == torch.float64 else log.float())

@@ -55,6 +55,7 @@ def directional_inputs(
     delta_BKLE = given["dt"] @ given["dt_weight"].transpose(1, 2)
     wide = torch.promote_types(delta_BKLE.dtype, torch.float32)
     delta_BKLE = F.softplus(delta_BKLE.to(wide) + given["dt_bias"][:, None].to(wide))
+    z_BLE = F.pad(z_BLE, (0, 0, 0, 1))  # a last row, which -1 finds: the zero token
     per_step = (u_BKLE, delta_BKLE, given["B"], given["C"], z_BLE[:, order_KL])
     u, delta, B, C, z = (t.transpose(2, 3) for t in per_step)
     return ScanInputs(u, delta, given["A"], B, C, given["D"], z, order_KL)

@@ -185,10 +185,11 @@ class SS2D(Mixer2d):
         x_BHWD, _ = self.before_scan(x_BHWC)
         orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
         given = self._arguments(x_BHWD.flatten(1, 2))
-        delta_BLKD = torch.einsum("blkr,kdr->blkd", given["dt"], given["dt_weight"]).float() + given["dt_bias"].float()
+        dt_BLKD = torch.einsum("blkr,kdr->blkd", given["dt"], given["dt_weight"]).float()
         rows = (torch.stack([gather_tokens(t[:, :, k], orders)[:, k] for k in range(t.shape[2])], 1)
-                for t in (F.softplus(delta_BLKD), given["B"], given["C"]))  # fmt: skip
+                for t in (dt_BLKD, given["B"], given["C"]))  # fmt: skip
         delta, B, C = (t.transpose(2, 3) for t in rows)
+        delta = F.softplus(delta + given["dt_bias"].float().unsqueeze(-1))  # zero tokens have a step too: the bias's
         u = gather_tokens(given["x"], orders).transpose(2, 3)
         return ScanInputs(u, delta, given["A"], B, C, given["D"], None, orders.indices)
 
