@@ -136,6 +136,8 @@ class Shuffle(ScanOrder):
         return Orders(indices, invert(indices, scores.shape[0]), grid)
 
     def sequences(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
+        if "shuffle" not in self.paths:
+            return self._paths(torch.arange(math.prod(grid), device=device))
         if self.seed is not None:
             return self._paths(_drawn(math.prod(fixed_grid(self, grid)), self.seed, (0,))[0].to(device))
         # On the CPU whatever the device, so that a run's seed means the same everywhere.

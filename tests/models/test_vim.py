@@ -311,3 +311,11 @@ def test_scan_inputs_give_the_output(bimamba):
         total = total + torch.zeros_like(y).index_copy(2, order, y)
     expected = mixer.out_proj(total.transpose(1, 2) / mixer.divisor)
     torch.testing.assert_close(mixer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_export_keeps_the_image_size_open():
+    model = Vim("test", img_size=64, rope=True).eval()
+    size = torch.export.Dim.DYNAMIC
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=({0: size, 2: size, 3: size},))
+    x = torch.randn(1, 3, 112, 80)
+    torch.testing.assert_close(program.module()(x), model(x))

@@ -19,7 +19,7 @@ from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.class_tokens import resize_with_class_rows
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.options import checked_indices, one_of
-from mamba_vision.models.layers.positions import square_grid
+from mamba_vision.models.layers.positions import same_grid, square_grid
 from mamba_vision.models.layers.rotary import rotary_tables, rotate
 from mamba_vision.models.layers.vit_pyramid import VitPyramid
 from mamba_vision.registry import MODELS
@@ -280,7 +280,7 @@ class Vim(Network):
 
     # ---- positions, freezing, names -------------------------------------------------------------------------------
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        if grid == self.grid:
+        if same_grid(grid, self.grid):
             return self.pos_embed
         published = self.position_resize == "published"
         return resize_with_class_rows(self.pos_embed, self.grid, grid, self._position_rows, published)

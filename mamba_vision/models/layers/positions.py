@@ -3,6 +3,7 @@
 Layouts: B batch, L tokens (row-major), C channels, H, W rows and columns of the grid.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def resize_positions(
     Raises:
         ValueError: the table does not cover `grid`.
     """
-    if tuple(grid) == tuple(new_grid):
+    if same_grid(grid, new_grid):
         return positions_1LC
     rows, columns = grid
     if positions_1LC.shape[1] != rows * columns:
@@ -32,6 +33,13 @@ def resize_positions(
     table_1CHW = positions_1LC.float().transpose(1, 2).unflatten(2, (rows, columns))
     resized_1CHW = F.interpolate(table_1CHW, size=tuple(new_grid), mode=mode, align_corners=False)
     return resized_1CHW.flatten(2).transpose(1, 2).to(positions_1LC.dtype)
+
+
+def same_grid(grid: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two grids are known to be equal. Of sizes that export keeps open it is not known, nor asked."""
+    if any(isinstance(size, torch.SymInt) for size in (*grid, *other)):
+        return False
+    return tuple(grid) == tuple(other)
 
 
 def square_grid(tokens: int, name: str = "positions") -> tuple[int, int]:
