@@ -140,16 +140,6 @@ class Group(NamedTuple):
     B: torch.Tensor
     C: torch.Tensor
 
-    def x_at(self, t: int) -> torch.Tensor:
-        """x of step t of every chunk, to multiply with (K, b, G, N, R); the others likewise."""
-        return self.x[:, t].unsqueeze(-2)
-
-    def B_at(self, t: int) -> torch.Tensor:  # noqa: N802
-        return self.B if self.B.dim() == 3 else self.B[:, t]
-
-    def C_at(self, t: int) -> torch.Tensor:  # noqa: N802
-        return self.C if self.C.dim() == 3 else self.C[:, t]
-
     def decays(self, out: torch.Tensor) -> torch.Tensor:
         """exp(s A), (K, T, b, G, N, R)."""
         return torch.mul(self.s.unsqueeze(-2), self.A_log2e, out=out).exp2_()

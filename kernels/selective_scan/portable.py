@@ -31,17 +31,18 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     out = torch.empty_like(u, dtype=out_dtype)
     state = A.new_zeros(layout.state_shape) if initial_state is None else layout.state(initial_state)
     saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
-    (work,) = _buffers(1, layout, A)
+    a, h = _buffers(2, layout, A)
     for first in layout.blocks:
         block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
         y = torch.empty_like(block.s)
         for index in range(len(block)):
             group = block.group(index)
-            a = group.decays(out=work)
-            before = _states_before(group, a, state)
+            group.decays(out=a)
+            torch.mul(group.x.unsqueeze(-2), group.B, out=h)
+            before = _states_before(group, a, h, state)
             if keep:
                 saved[first + index].copy_(before.flatten(2))
-            h = _states(group, a, before, out=work)
+            _states(a, h, before)
             contract(group.C, h, out=y[index])
             state = h[-1, -1].clone()
         if D is not None:
@@ -60,7 +61,7 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
     dz = None if z is None else torch.empty_like(z)
     matrix = layout.matrix(A)
-    dA = torch.zeros_like(matrix)
+    dA = A.new_zeros(layout.cut.chunks, *layout.state_shape)
     dB, dC = (_MatrixGradient(M, layout) for M in (B, C))
     dD, dbias = (None if p is None else A.new_zeros(layout.G, layout.R) for p in (D, delta_bias))
     # the gradient that reaches the state behind the group from later steps
@@ -80,18 +81,23 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
         dC.open(block.C)
         for index in reversed(range(len(block))):
             group, before = block.group(index), saved[first + index].view(layout.cut.chunks, *layout.state_shape)
-            _states(group, group.decays(out=a), before, out=h)
+            group.decays(out=a)
+            torch.mul(group.x.unsqueeze(-2), group.B, out=h)
+            _states(a, h, before)
             if z is not None:
                 contract(group.C, h, out=y[index])
-            _adjoint(group, a, dy[index], later, g)  # a becomes a g, the gradient of the state before each step
-            later = a[0, 0].clone()
+            torch.mul(dy[index].unsqueeze(-2), group.C, out=g)
+            _adjoint(group, a, g, later)
+            later = a[0, 0] * g[0, 0]
             contract(group.B, g, out=dx[index])
-            dB.add(index, g.mul_(group.x.unsqueeze(-2)))
-            a[:, 0].mul_(before)
-            a[:, 1:].mul_(h[:, :-1])  # now the gradient of s A
-            dC.add(index, h.mul_(dy[index].unsqueeze(-2)))
-            dA += torch.mul(a, group.s.unsqueeze(-2), out=h).sum((0, 1, 2))
-            torch.sum(a.mul_(matrix), -2, out=ds[index])
+            dB.add(index, group.x, g)
+            dC.add(index, dy[index], h)
+            q = a.mul_(g)
+            q[:, 0].mul_(before)
+            q[:, 1:].mul_(h[:, :-1])  # the gradient of s A
+            for t in range(layout.cut.steps):
+                dA.addcmul_(q[:, t], group.s[:, t].unsqueeze(-2))
+            torch.sum(q.mul_(matrix), -2, out=ds[index])
         dB.close(first)
         dC.close(first)
         if z is not None:
@@ -113,7 +119,7 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
 
     dD, dbias = (None if d is None else d.flatten() for d in (dD, dbias))
     dstate = None if initial_state is None else layout.state_back(later)
-    return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
+    return du, ddelta, layout.matrix_back(dA.sum((0, 1))), dB.result(), dC.result(), dD, dz, dbias, dstate
 
 
 _kept = threading.local()
@@ -135,47 +141,51 @@ def _buffers(count: int, layout: Layout, A: torch.Tensor) -> torch.Tensor:
     return kept[:size].view(shape)
 
 
-def _states_before(group: Group, a: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R)."""
+def _states_before(group: Group, a: torch.Tensor, added: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R).
+
+    a and added, what a step adds to the state, are (K, T, b, G, N, R).
+    """
     K, T = a.shape[:2]
     before = state.new_empty(K, *state.shape)
     before[0] = state
     if K > 1:
-        h = torch.zeros_like(before)
-        for t in range(T):
-            h.mul_(a[:, t]).addcmul_(group.x_at(t), group.B_at(t))
+        a, added = a[:-1], added[:-1]
+        h = added[:, 0].clone()
+        for t in range(1, T):
+            torch.addcmul(added[:, t], a[:, t], h, out=h)
         P = group.chunk_decays()
         for k in range(K - 1):
             torch.addcmul(h[k], P[k], before[k], out=before[k + 1])
     return before
 
 
-def _states(group: Group, a: torch.Tensor, before: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """The states after each step (K, T, b, G, N, R); `out` may be a."""
+def _states(a: torch.Tensor, added: torch.Tensor, before: torch.Tensor) -> None:
+    """Turn what a step adds into the state after it, in place, from the states before the chunks."""
     h = before
     for t in range(a.shape[1]):
-        h = torch.mul(h, a[:, t], out=out[:, t]).addcmul_(group.x_at(t), group.B_at(t))
-    return out
+        h = torch.addcmul(added[:, t], a[:, t], h, out=added[:, t])
 
 
-def _adjoint(group: Group, a: torch.Tensor, dy: torch.Tensor, later: torch.Tensor, g: torch.Tensor) -> None:
-    """The reverse recurrence g_t = C_t dy_t + a_{t+1} g_{t+1}; a_t is overwritten by a_t g_t.
+def _adjoint(group: Group, a: torch.Tensor, g: torch.Tensor, later: torch.Tensor) -> None:
+    """The reverse recurrence g_t = C_t dy_t + a_{t+1} g_{t+1}, in place: g comes in as C_t dy_t.
 
-    a, g (K, T, b, G, N, R); dy (K, T, b, G, R); later (b, G, N, R) is what stands for a g behind the last step.
+    a, g (K, T, b, G, N, R); later (b, G, N, R) stands for a g behind the last step.
     """
     K, T = a.shape[:2]
     behind = torch.empty_like(g[:, 0])
     behind[-1] = later
     if K > 1:
-        local = torch.zeros_like(behind)
-        for t in reversed(range(T)):
-            local.addcmul_(dy[:, t].unsqueeze(-2), group.C_at(t)).mul_(a[:, t])
+        e = g[1:, -1].clone()
+        for t in reversed(range(T - 1)):
+            torch.addcmul(g[1:, t], a[1:, t + 1], e, out=e)
+        e.mul_(a[1:, 0])
         P = group.chunk_decays()
         for k in reversed(range(1, K)):
-            torch.addcmul(local[k], P[k], behind[k], out=behind[k - 1])
-    for t in reversed(range(T)):
-        torch.addcmul(behind, dy[:, t].unsqueeze(-2), group.C_at(t), out=g[:, t])
-        behind = torch.mul(a[:, t], g[:, t], out=a[:, t])
+            torch.addcmul(e[k - 1], P[k], behind[k], out=behind[k - 1])
+    g[:, -1].add_(behind)
+    for t in reversed(range(T - 1)):
+        torch.addcmul(g[:, t], a[:, t + 1], g[:, t + 1], out=g[:, t])
 
 
 class _MatrixGradient:
@@ -192,12 +202,12 @@ class _MatrixGradient:
         if not self.constant:
             self.rows = torch.empty_like(block_matrix.squeeze(-1))
 
-    def add(self, index: int, terms: torch.Tensor) -> None:
-        """Group `index` contributes terms (K, T, b, G, N, R)."""
+    def add(self, index: int, row: torch.Tensor, state: torch.Tensor) -> None:
+        """Group `index` contributes row (K, T, b, G, R) x state (K, T, b, G, N, R)."""
         if self.constant:
-            self.total += terms.sum((0, 1, 2))
+            self.total += (row.unsqueeze(-2) * state).sum((0, 1, 2))
         else:
-            torch.sum(terms, -1, out=self.rows[index])
+            torch.matmul(row.unsqueeze(-2), state.transpose(-1, -2), out=self.rows[index].unsqueeze(-2))
 
     def close(self, first: int) -> None:
         """End the block."""
