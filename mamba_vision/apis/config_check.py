@@ -46,7 +46,7 @@ _INSIDE = {
     "batch_sampler": ours.DATA_SAMPLERS,
     "pipeline": ours.TRANSFORMS,
     "inferer": ours.TASK_UTILS,
-    "init_cfg": root.WEIGHT_INITIALIZERS,
+    "init_cfg": ours.WEIGHT_INITIALIZERS,
     "vis_backends": ours.VISBACKENDS,
     "collate_fn": root.FUNCTIONS,
 }
@@ -112,6 +112,8 @@ def _section(section: str, path: str, value: Any, registry: Registry) -> Iterato
 
 def _typed(section: str, path: str, value: Mapping[str, Any], registry: Registry) -> Iterator[str]:
     kind = value["type"]
+    if path.endswith(".init_cfg") and kind == "Pretrained":
+        return  # ours or MMEngine's, as the module chooses when it is initialized
     if isinstance(kind, str):
         with registry.switch_scope_and_registry(None) as registry:  # to that of the default scope, as building does
             built = registry.get(kind)

@@ -1,3 +1,4 @@
+from mamba_vision.models.tasks.generation import DiffusionGenerator
 from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
 
-__all__ = ["VolumeSegmentor"]
+__all__ = ["DiffusionGenerator", "VolumeSegmentor"]

@@ -32,7 +32,8 @@ class VolumeSegmentor(BaseModel):
             than a patch, e.g. MONAI's SlidingWindowInferer; without it the network sees the whole volume.
         mirror_axes: axes of S; logits are averaged over all mirrored copies in prediction.
         plan: how scans were prepared for this network: the dict, or the JSON file that tools/plan.py wrote. It goes
-            into every checkpoint, because weights without it are of no use on new scans.
+            into every checkpoint, because weights without it are of no use on new scans; its `patch_size` is then the
+            inferer's `roi_size`, which is what was trained, also where a configuration was edited after planning.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class VolumeSegmentor(BaseModel):
         self.inferer = _build_inferer(inferer)
         self.mirror_axes = tuple(int(axis) for axis in mirror_axes)
         self.plan = _read_plan(plan)
+        if self.plan and isinstance(inferer, Mapping) and "roi_size" in inferer:
+            self.plan["patch_size"] = [int(side) for side in inferer["roi_size"]]
 
     def forward(
         self, inputs: torch.Tensor, data_samples: list[VolumeDataSample] | None = None, mode: str = "tensor"

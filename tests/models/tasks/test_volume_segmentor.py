@@ -115,6 +115,13 @@ def test_plan_is_read_from_its_file(tmp_path):
     assert VolumeSegmentor(Shift(), plan=str(path)).plan == {"axes": [2, 1, 0]}
 
 
+def test_the_window_that_was_trained_goes_into_the_plan():
+    plan = {"patch_size": [8, 8, 8]}
+    inferer = {"type": "SlidingWindowInferer", "roi_size": (4, 6, 4)}
+    assert VolumeSegmentor(Shift(), inferer=inferer, plan=plan).plan["patch_size"] == [4, 6, 4]
+    assert plan == {"patch_size": [8, 8, 8]}
+
+
 def test_a_sample_holds_volumes_and_moves(model):
     one = sample()
     assert one.to("cpu").gt_label.shape == (8, 8, 8)
