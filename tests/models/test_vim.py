@@ -6,7 +6,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmseg.models import EncoderDecoder
 
-from mamba_vision.checkpoints import load_published
+from mamba_vision.checkpoints import CheckpointError, load_published
 from mamba_vision.kernels import selective_scan
 from mamba_vision.models.backbones.vim import ARCHS, PARAMETERS, Vim
 from mamba_vision.models.layers.add_norm_block import AddNormBlock
@@ -197,8 +197,7 @@ def test_any_scan_order(scan, token):
     (feature,) = model(torch.randn(2, 3, 64, 48))
     feature.square().mean().backward()
     assert feature.shape == (2, 32)
-    unused = {"pos_embed"} if read_out == "nothing" else set()
-    assert {name for name, p in model.named_parameters() if p.grad is None} == unused
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_class_token_at_random():
@@ -254,6 +253,19 @@ def test_dense_model_takes_a_classifiers_file():
     larger = Vim("test", img_size=96, class_token="none", out_type="featmap")
     load_published(larger, file)
     assert larger.pos_embed.shape == (1, 36, 32)
+
+
+def test_initialization_from_a_published_file(tmp_path):
+    torch.save({"model": published_file(), "epoch": 1}, tmp_path / "vim.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "vim.pth"))
+    dense = dict(img_size=64, class_token="none", out_type="featmap", out_indices=(0, 1, 2, 3), pyramid=True)
+    model = Vim("test", **dense, init_cfg={**init, "skip": ["pyramid.**"]})
+    before = model.layers[0].norm.weight.clone()
+    torch.save({"model": {**published_file(), "layers.0.norm.weight": before + 1}}, tmp_path / "vim.pth")
+    model.init_weights()
+    torch.testing.assert_close(model.layers[0].norm.weight, before + 1)
+    with pytest.raises(CheckpointError, match=r"missing[\s\S]*pyramid\.fpn1\.0\.weight"):
+        Vim("test", **dense, init_cfg=init).init_weights()
 
 
 @pytest.mark.parametrize("published", [False, True])
