@@ -264,7 +264,10 @@ def _from_nibabel(images: list[nib.spatialimages.SpatialImage]) -> Volume:
     for other in images[1:]:
         if other.shape != first.shape or not np.allclose(other.affine, first.affine, atol=1e-3):
             raise VolumeError("the scan", "channels in different grids", "one shape and affine for all channels")
-    array = np.stack([np.asarray(image.dataobj, np.float32) for image in images])
+    sides = first.shape
+    while len(sides) > 3 and sides[-1] == 1:  # a single time point or channel, as some programs write it
+        sides = sides[:-1]
+    array = np.stack([np.asarray(image.dataobj, np.float32).reshape(sides) for image in images])
     header = first.header if isinstance(first, nib.Nifti1Image) else None
     return _from_array(array[0] if len(images) == 1 else array, first.affine, header)
 

@@ -68,6 +68,7 @@ def test_every_kind_of_input_gives_the_same(model, tmp_path):
     array = np.asarray(image.dataobj)
     kinds = [
         tmp_path / "a.nii", str(tmp_path / "a.nii"), [tmp_path / "a.nii"], image, [image],
+        nib.Nifti1Image(array[..., None], image.affine),
         MetaTensor(torch.from_numpy(array), affine=torch.from_numpy(image.affine)),
         MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(image.affine)),
         (array, image.affine), (array[None].astype(np.int16), image.affine), read_volume(tmp_path / "a.nii"),
