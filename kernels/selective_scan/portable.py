@@ -34,7 +34,7 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     a, h = _buffers(2, layout, A)
     for first in layout.blocks:
         block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
-        y = torch.empty_like(block.s)
+        y = block.x  # a group's outputs take the place of its inputs
         for index in range(len(block)):
             group = block.group(index)
             group.decays(out=a)
@@ -95,8 +95,8 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
             q = a.mul_(g)
             q[:, 0].mul_(before)
             q[:, 1:].mul_(h[:, :-1])  # the gradient of s A
-            for t in range(layout.cut.steps):
-                dA.addcmul_(q[:, t], group.s[:, t].unsqueeze(-2))
+            for q_t, s_t in zip(q.unbind(1), group.s.unsqueeze(-2).unbind(1)):
+                dA.addcmul_(q_t, s_t)
             torch.sum(q.mul_(matrix), -2, out=ds[index])
         dB.close(first)
         dC.close(first)
@@ -146,25 +146,25 @@ def _states_before(group: Group, a: torch.Tensor, added: torch.Tensor, state: to
 
     a and added, what a step adds to the state, are (K, T, b, G, N, R).
     """
-    K, T = a.shape[:2]
+    K = a.shape[0]
     before = state.new_empty(K, *state.shape)
     before[0] = state
     if K > 1:
-        a, added = a[:-1], added[:-1]
-        h = added[:, 0].clone()
-        for t in range(1, T):
-            torch.addcmul(added[:, t], a[:, t], h, out=h)
-        P = group.chunk_decays()
-        for k in range(K - 1):
-            torch.addcmul(h[k], P[k], before[k], out=before[k + 1])
+        first, *later = added[:-1].unbind(1)
+        h = first.clone()
+        for added_t, a_t in zip(later, a[:-1].unbind(1)[1:]):
+            torch.addcmul(added_t, a_t, h, out=h)
+        rows = before.unbind(0)
+        for h_k, P_k, row, following in zip(h.unbind(0), group.chunk_decays().unbind(0), rows, rows[1:]):
+            torch.addcmul(h_k, P_k, row, out=following)
     return before
 
 
 def _states(a: torch.Tensor, added: torch.Tensor, before: torch.Tensor) -> None:
     """Turn what a step adds into the state after it, in place, from the states before the chunks."""
     h = before
-    for t in range(a.shape[1]):
-        h = torch.addcmul(added[:, t], a[:, t], h, out=added[:, t])
+    for a_t, added_t in zip(a.unbind(1), added.unbind(1)):
+        h = torch.addcmul(added_t, a_t, h, out=added_t)
 
 
 def _adjoint(group: Group, a: torch.Tensor, g: torch.Tensor, later: torch.Tensor) -> None:
@@ -172,20 +172,22 @@ def _adjoint(group: Group, a: torch.Tensor, g: torch.Tensor, later: torch.Tensor
 
     a, g (K, T, b, G, N, R); later (b, G, N, R) stands for a g behind the last step.
     """
-    K, T = a.shape[:2]
+    K = a.shape[0]
     behind = torch.empty_like(g[:, 0])
     behind[-1] = later
     if K > 1:
         e = g[1:, -1].clone()
-        for t in reversed(range(T - 1)):
-            torch.addcmul(g[1:, t], a[1:, t + 1], e, out=e)
+        for g_t, a_next in zip(g[1:].unbind(1)[-2::-1], a[1:].unbind(1)[:0:-1]):
+            torch.addcmul(g_t, a_next, e, out=e)
         e.mul_(a[1:, 0])
-        P = group.chunk_decays()
-        for k in reversed(range(1, K)):
-            torch.addcmul(e[k - 1], P[k], behind[k], out=behind[k - 1])
-    g[:, -1].add_(behind)
-    for t in reversed(range(T - 1)):
-        torch.addcmul(g[:, t], a[:, t + 1], g[:, t + 1], out=g[:, t])
+        rows = behind.unbind(0)
+        for e_k, P_k, row, preceding in zip(
+            e.unbind(0)[::-1], group.chunk_decays().unbind(0)[:0:-1], rows[:0:-1], rows[-2::-1]
+        ):
+            torch.addcmul(e_k, P_k, row, out=preceding)
+    g_next = g[:, -1].add_(behind)
+    for g_t, a_next in zip(g.unbind(1)[-2::-1], a.unbind(1)[:0:-1]):
+        g_next = torch.addcmul(g_t, a_next, g_next, out=g_t)
 
 
 class _MatrixGradient:
