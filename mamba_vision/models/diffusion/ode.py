@@ -5,6 +5,7 @@ Each is an iterator over the states at `times`, the first of which is x itself. 
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from math import isfinite
 
 import torch
 from scipy.integrate import RK45
@@ -52,15 +53,15 @@ def dopri5(field: Field, x: Tensor, times: Tensor, rtol: float = 1e-3, atol: flo
 
     time = sign * float(times[0])
     slope = slope_at(x, time)
+    if not slope.isfinite().all():
+        raise FloatingPointError(f"dopri5: no finite values to begin with at t = {sign * time:.6g}")
     step = _first_step(slope_at, x, slope, time, rtol, atol)
     # The last accepted step: where it began, its length, its state and stages.
     before, length, start, stages = time, 0.0, x, [slope] * len(RK45.P)
     for target in (sign * float(value) for value in times[1:]):
         while time < target:
-            if time + step == time:
-                raise FloatingPointError(
-                    f"dopri5: at t = {sign * time:.6g} the field has no finite values to go on with"
-                )
+            if not time + step > time:  # a step that is not a number, too
+                raise FloatingPointError(f"dopri5: no finite values to go on with at t = {sign * time:.6g}")
             trial, ks, error = _step(slope_at, x, slope, time, step)
             scale = atol + rtol * torch.maximum(x.abs(), trial.abs())
             ratio = float(_rms(error / scale))
@@ -94,6 +95,8 @@ def _first_step(
     size, speed = float(_rms(x / scale)), float(_rms(slope / scale))
     guess = 1e-6 if min(size, speed) < 1e-5 else 0.01 * size / speed
     bend = float(_rms((slope_at(x + guess * slope, time + guess) - slope) / scale)) / guess
+    if not isfinite(bend):
+        return guess
     if max(speed, bend) <= 1e-15:
         return min(100 * guess, max(1e-6, 1e-3 * guess))
     return min(100 * guess, (0.01 / max(speed, bend)) ** (1 / ORDER))
