@@ -137,7 +137,8 @@ def _buffers(count: int, layout: Layout, A: torch.Tensor) -> torch.Tensor:
         return A.new_empty(shape)
     kept = getattr(_kept, "buffer", None)
     if kept is None or kept.dtype != A.dtype or kept.numel() < size:
-        kept = _kept.buffer = A.new_empty(size)
+        with torch.inference_mode(False):  # a tensor born in inference mode could not be written to outside it
+            kept = _kept.buffer = torch.empty(size, dtype=A.dtype)
     return kept[:size].view(shape)
 
 

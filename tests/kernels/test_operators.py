@@ -1,5 +1,7 @@
 """The ops as torch.library operators: compile, export, autocast, checkpointing, and what opcheck looks at."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from oracle import relative_error, scan_inputs
@@ -136,6 +138,19 @@ def test_activation_checkpointing(reentrant):
     got = gradients(lambda x: checkpoint(layer, x, use_reentrant=reentrant), layer, x)
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b)
+
+
+def test_inference_mode_before_training():
+    """Memory kept from inference is fit for training, on every thread."""
+
+    def run():
+        layer = Layer()
+        with torch.inference_mode():
+            layer(torch.randn(2, 19, 8))
+        return gradients(layer, layer, torch.randn(2, 19, 8))
+
+    with ThreadPoolExecutor(1) as fresh_thread:
+        assert all(g.isfinite().all() for g in fresh_thread.submit(run).result())
 
 
 def test_only_the_wanted_gradients():
