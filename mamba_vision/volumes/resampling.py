@@ -54,12 +54,27 @@ def apply_axis(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
     """`matrix` (new, old) along one axis of (S0, S1, S2) float32; contiguous."""
     if matrix.shape[0] == matrix.shape[1] and np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)):
         return np.ascontiguousarray(array)
+    if (np.count_nonzero(matrix, axis=1) <= 2).all():
+        return _interpolate(array, matrix, axis)
     if axis == 0:
         flat = np.ascontiguousarray(array).reshape(array.shape[0], -1)
         return (matrix @ flat).reshape(matrix.shape[0], *array.shape[1:])
     if axis == 2:
         return np.ascontiguousarray(array) @ matrix.T
     return np.matmul(matrix, array)
+
+
+def _interpolate(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
+    """apply_axis where a new voxel has two old ones at most, as in linear interpolation: several times faster."""
+    used = matrix != 0
+    first, last = used.argmax(axis=1), matrix.shape[1] - 1 - used[:, ::-1].argmax(axis=1)
+    rows, shape = np.arange(len(matrix)), tuple(-1 if one == axis else 1 for one in range(3))
+    result = np.take(array, first, axis)
+    result *= matrix[rows, first].reshape(shape)
+    part = np.take(array, last, axis)
+    part *= np.where(first == last, 0, matrix[rows, last]).reshape(shape)
+    result += part
+    return result
 
 
 def resample_image(array: np.ndarray, shape: Sequence[int], coarse: int | None = None) -> np.ndarray:

@@ -40,7 +40,7 @@ def restore_labels(
     result = np.full(geometry.shape, values[0], dtype=values.dtype)
     inside = _crop_of(result, geometry)
     matrices = _matrices(geometry, plan)
-    for rows in _slabs(geometry, max_memory, arrays=3):
+    for rows in _slabs(geometry, max_memory, arrays=4):
         best = np.array(resample_slab(_reader(logits, 0), matrices, rows))  # a copy: it may be a view of the logits
         classes = np.zeros(best.shape, dtype=values.dtype)
         for number in range(1, plan.num_classes):
