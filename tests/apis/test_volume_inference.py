@@ -181,6 +181,16 @@ def test_unknown_options_are_refused(model):
         inference_volume(model, make_scan(), labels=["liver"])
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same(tmp_path):
+    model = init_volume_model(make_work_dir(tmp_path / "work"), device="cuda")
+    image = make_scan(shape=(90, 70, 40))
+    for options in ({}, {"amp": True}, {"max_memory": 100_000, "scratch": tmp_path}):
+        result = inference_volume(model, image, **options)
+        np.testing.assert_array_equal(result.mask, expected_mask(image))
+        assert result.info["device"].startswith("cuda")
+
+
 def test_an_empty_scan_is_all_background(model):
     result = inference_volume(model, (np.zeros((20, 20, 10), np.float32), np.eye(4)))
     assert not result.mask.any()
