@@ -21,6 +21,7 @@ from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
+from mamba_vision.engine.hooks.checkpoint import POINTER
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def train(config: str | Path, options: TrainOptions | None = None, **settings: A
         TrainingDivergedError: the loss became NaN.
     """
     options = options or TrainOptions(**settings)
-    cfg = configure(config, options)
+    return run_training(configure(config, options), options)
+
+
+def run_training(cfg: Config, options: TrainOptions) -> Runner:
+    """`train` with a configuration that has all options in it (`configure`)."""
     check_config(cfg)
     if is_first_process(options.launcher):
         prepare_volumes(cfg)
@@ -80,6 +85,10 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
     cfg.work_dir = str(_work_dir(cfg, Path(config), options))
     if options.resume is not None:
         _resume(cfg, options.resume)
+    elif (Path(cfg.work_dir) / POINTER).is_file() and is_first_process(options.launcher):
+        print(
+            f"{cfg.work_dir} holds a training already; --resume would go on with it. Training begins anew.", flush=True
+        )
     if options.amp:
         use_amp(cfg)
     if not options.validate:
@@ -88,6 +97,7 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
         if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
             raise ValueError(f"--auto-scale-lr: {config} does not set auto_scale_lr.base_batch_size")
         cfg.auto_scale_lr.enable = True
+    use_atomic_checkpoints(cfg)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         loader = cfg.get(name)
         if not isinstance(loader, dict):
@@ -119,6 +129,15 @@ def _resume(cfg: Config, resume: str | Path) -> None:
         if not found.is_file():
             raise FileNotFoundError(f"--resume: {found} does not exist")
     cfg.resume, cfg.load_from = True, str(found)
+
+
+def use_atomic_checkpoints(cfg: Config) -> None:
+    """MMEngine's CheckpointHook, where a configuration has it (or none), gives way to ours of the same arguments."""
+    hooks = cfg.setdefault("default_hooks", ConfigDict())
+    hook = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook", interval=1))
+    elsewhere = hook is None or any(hook.get(key) for key in ("backend_args", "file_client_args"))
+    if not elsewhere and hook.type == "CheckpointHook":
+        hook.type = "mamba_vision.AtomicCheckpointHook"
 
 
 def use_amp(cfg: Config) -> None:
@@ -193,9 +212,9 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """All but MMEngine's warnings about its own insides, which no user can heed."""
+    """All but MMEngine's warnings about its own insides, which no user can heed, and a line for every parameter."""
     text = record.getMessage()
-    return not any(noise in text for noise in ('"FileClient"', '"HardDiskBackend"', "Exp name:"))
+    return not any(noise in text for noise in ('"FileClient"', '"HardDiskBackend"', "Exp name:", "paramwise_options"))
 
 
 def _copy_plan(cfg: Config, work_dir: Path) -> None:
