@@ -65,7 +65,7 @@ def _capturing(order: torch.Tensor) -> bool:
 
 @triton.jit
 def merge_kernel(
-    y, out, z, grad, starts, steps, tokens, length, channels, n_ctiles, n_ttiles, s_b, s_k, t_b, t_k,
+    y, out, z, grad, starts, steps, tokens, length, cv, n_ctiles, n_ttiles, s_b, s_k, t_b, t_k,
     y_b, y_k, y_t, o_b, o_k, o_t, z_b, z_t, g_b, g_t, o_c, z_c, g_c,
     K: tl.constexpr, SUM: tl.constexpr, ONCE: tl.constexpr, V: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, GRAD_Z: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
@@ -80,6 +80,7 @@ def merge_kernel(
     else:
         b = (row // K).to(tl.int64)
     inside = p < tokens
+    channels = cv * V  # so that masks are known to end on whole vectors
     mc = (oc < channels)[None, :]
     acc = tl.zeros([BT, BC], tl.float32)
     for i in tl.static_range(K if SUM else 1):
@@ -144,12 +145,12 @@ def merge(y: torch.Tensor, visits: Visits, out: torch.Tensor, z=None, grad=None)
     rows = [*y.stride()[:3], *o_strides, *z3.stride()[:2], *g3.stride()[:2]]
     unit = out.stride(-1) == z3.stride(-1) == g3.stride(-1) == 1
     V = 8
-    while V > 1 and not (unit and not any(s % V for s in rows)):
+    while V > 1 and not (unit and not any(s % V for s in (*rows, channels))):
         V //= 2
     nc, nt = cdiv(channels, BC), cdiv(tokens, BT)
     shared = visits.order.shape[0] == 1
     merge_kernel[(nc * nt * batch * (1 if summed else K),)](
-        y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels, nc, nt,
+        y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels // V, nc, nt,
         0 if shared else visits.starts.stride(0), visits.starts.stride(1),
         0 if shared else visits.steps.stride(0), visits.steps.stride(1),
         *(s // V for s in rows), out.stride(-1), z3.stride(-1), g3.stride(-1),

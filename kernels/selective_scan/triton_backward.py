@@ -12,13 +12,14 @@ import triton.language as tl
 from mamba_vision.kernels.selective_scan.triton_forward import (
     across,
     fetch,
+    prefetch_rows,
     put,
     row_numbers,
     row_pointers,
     step_sizes,
 )
 from mamba_vision.kernels.triton_common import (
-    LN2, LOG2E, PTX, ex2, lane_sums, pick, rcp, sigmoid, summed_row,
+    LN2, LOG2E, PTX, ex2, lane_sums, pick, prefetch, rcp, sigmoid, summed_row,
 )  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def adjoint_of_chunks(
     CHUNK: tl.constexpr, FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr, U_TOKENS: tl.constexpr,
-    D_TOKENS: tl.constexpr,
+    D_TOKENS: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     """Every chunk's adjoint from zero: the X that it hands to the chunk before, and its sum of step sizes."""
     pid = tl.program_id(0)
@@ -102,6 +103,8 @@ def adjoint_of_chunks(
             z_next = fetch(row_pointers(z_p, p[:, None], ahead, ot_c, one, z_s, UNIT, False), m_s, ALL)
         t = tl.maximum(t0 - 2 * T, begin) + ot
         p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
+        if not CONST_C:
+            prefetch_rows(row_p - NP + ahead * (2 * NP), T, NP, NEAR)
         s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL)
         total += tl.sum(s, 0)
         if HAS_Z:
@@ -134,6 +137,51 @@ def store_channel_sums(px, x, py, y, select, step, BC: tl.constexpr, FAST: tl.co
         tl.store(py + step, tl.sum(y, 1))
 
 
+@triton.jit
+def prefetch_tile(
+    u, d, g, z, order_p, t0, begin, channels, u_s: tl.constexpr, d_s: tl.constexpr, g_s: tl.constexpr,
+    z_s: tl.constexpr, u_e: tl.constexpr, d_e: tl.constexpr, g_e: tl.constexpr, z_e: tl.constexpr, BC: tl.constexpr,
+    U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, ORDER: tl.constexpr, HAS_Z: tl.constexpr, NEAR: tl.constexpr,
+):  # fmt: skip
+    """The inputs' rows of the tile from t0 on: a lane for each tensor and row, 64 bytes at a time. u, d ... int64."""
+    lane = tl.arange(0, 32)
+    which = lane // 8
+    t = t0 + lane % 8
+    inside = t >= begin
+    p = row_numbers(order_p, t, inside, ORDER, False)
+    t64 = t.to(tl.int64)
+    p64 = p.to(tl.int64)
+    size = tl.where(which == 0, u_e, tl.where(which == 1, d_e, tl.where(which == 2, g_e, z_e)))
+    row_u = u + (p64 if U_TOKENS else t64) * (u_s * u_e)
+    row_d = d + (p64 if D_TOKENS else t64) * (d_s * d_e)
+    row_g = g + p64 * (g_s * g_e)
+    row_z = z + p64 * (z_s * z_e)
+    row = tl.where(which == 0, row_u, tl.where(which == 1, row_d, tl.where(which == 2, row_g, row_z)))
+    wanted = inside & (p >= 0)
+    if not HAS_Z:
+        wanted = wanted & (which < 3)
+    for i in tl.static_range((BC * 4 + 63) // 64):
+        if i * 64 < BC * u_e:
+            prefetch(row + i * 64, wanted & (i * 64 < channels * size), NEAR)
+
+
+@triton.jit
+def prefetch_states(
+    saved, row, channels, cols, padded, wanted, NP: tl.constexpr, BC: tl.constexpr, NEAR: tl.constexpr
+):
+    """A tile's stored states (NP rows) and its B and C (2 NP rows)."""
+    lane = tl.arange(0, 32)
+    each: tl.constexpr = BC // 16  # 64 bytes a lane
+    for i in tl.static_range((NP * each + 31) // 32):
+        at = i * 32 + lane
+        c = (at % each) * 16
+        there = wanted & (at < NP * each) & (c < channels)
+        prefetch((saved + (at // each).to(tl.int64) * row + c).to(tl.int64), there, NEAR)
+    for i in tl.static_range((2 * NP + 31) // 32):
+        n = i * 32 + lane
+        prefetch((cols + n.to(tl.int64) * padded).to(tl.int64), wanted & (n < 2 * NP), NEAR)
+
+
 @triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "g_b", "g_k",
                                "du_b", "du_k", "dd_b", "dd_k", "dz_b", "dz_k"])  # fmt: skip
 def backward_states(
@@ -147,7 +195,7 @@ def backward_states(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr,
-    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr,
+    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     """Many states: tiles [8, BC] from the last to the first, one state at a time, its states rebuilt from `saved`.
 
@@ -196,6 +244,10 @@ def backward_states(
     sum_p = sums + at_chunk * R * channels + oc
     a_p = At + k * NP * channels + oc
 
+    u_first = (u + (b * u_b + k * u_k) * V + pc * BC).to(tl.int64)
+    d_first = (delta + (b * d_b + k * d_k) * V + pc * BC).to(tl.int64)
+    g_first = (grad + (b * g_b + k * g_k) * V + pc * BC).to(tl.int64)
+    z_first = (z + (b * z_b + k * z_k) * V + pc * BC).to(tl.int64)
     begin = chunk * CHUNK
     end = tl.minimum(begin + CHUNK, length)
     begin64 = begin.to(tl.int64)
@@ -236,6 +288,17 @@ def backward_states(
         h_next = tl.load(h_p, mask=mc, other=0.0)
         X_next = tl.load(X_p, mask=mc, other=0.0)
         a_next = tl.load(a_p, mask=mc, other=0.0)
+        if NEAR > 0 and UNIT:
+            prefetch_tile(
+                u_first, d_first, g_first, z_first, order_p, t0 - T, begin, channels - pc * BC, u_s, d_s, g_s, z_s,
+                u.dtype.element_ty.primitive_bitwidth // 8, delta.dtype.element_ty.primitive_bitwidth // 8,
+                grad.dtype.element_ty.primitive_bitwidth // 8, z.dtype.element_ty.primitive_bitwidth // 8,
+                BC, U_TOKENS, D_TOKENS, ORDER, HAS_Z, NEAR,
+            )  # fmt: skip
+            prefetch_states(
+                saved + (bk.to(tl.int64) * n_tiles + (t0 // T - 1)) * NP * channels + pc * BC, channels,
+                channels - pc * BC, cols_p + now - T, padded, t0 > begin, NP, BC, NEAR,
+            )  # fmt: skip
         row = cols_p + now
         part = part_p + now
         if not CONST_B:
@@ -342,7 +405,6 @@ def finish(
         b = (bk // K).to(tl.int64)
         k = bk % K
         t = (pid % n_tiles) * BT + tl.arange(0, BT)
-        on = tl.arange(0, NP)
         inside = t < length
         if TOKENS:  # only where an order visits every token once
             row = tl.load(order + b * order_b + k * length + t, mask=inside, other=-1)
@@ -350,23 +412,18 @@ def finish(
             row = row.to(tl.int64)
         else:
             row = t.to(tl.int64)
-        src = partial + bk.to(tl.int64) * (2 * NP) * padded + on[:, None] * padded + t[None, :]
-        loaded = (on < N)[:, None] & (t < length)[None, :]
-        mask = (on < N)[:, None] & inside[None, :]
+        both = tl.arange(0, 2 * NP)  # B̄ above C̄, as in memory
+        src = partial + (bk.to(tl.int64) * (2 * NP) + both[:, None]) * padded + t[None, :]
+        acc = tl.zeros([2 * NP, BT], tl.float32)
+        for _ in tl.range(0, n_parts, loop_unroll_factor=4):
+            acc += tl.load(src, mask=(t < length)[None, :] & (both >= 0)[:, None], other=0.0)
+            src += part_stride
+        n = (both % NP)[:, None]
+        mask = (n < N) & inside[None, :]
         if not CONST_B:
-            part = src
-            acc = tl.zeros([NP, BT], tl.float32)
-            for _ in range(0, n_parts):
-                acc += tl.load(part, mask=loaded, other=0.0)
-                part += part_stride
-            tl.store(dB + b * b_b + k * b_k + row[None, :] * b_t + on[:, None] * b_n, acc, mask=mask)
+            tl.store(dB + b * b_b + k * b_k + row[None, :] * b_t + n * b_n, acc, mask=mask & (both < NP)[:, None])
         if not CONST_C:
-            part = src + NP * padded
-            acc = tl.zeros([NP, BT], tl.float32)
-            for _ in range(0, n_parts):
-                acc += tl.load(part, mask=loaded, other=0.0)
-                part += part_stride
-            tl.store(dC + b * c_b + k * c_k + row[None, :] * c_t + on[:, None] * c_n, acc, mask=mask)
+            tl.store(dC + b * c_b + k * c_k + row[None, :] * c_t + n * c_n, acc, mask=mask & (both >= NP)[:, None])
     else:
         place = pid - n_tiles * n_bk
         oc = (place % n_ctiles) * BC + tl.arange(0, BC)

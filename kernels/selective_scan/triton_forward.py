@@ -11,7 +11,7 @@ constants, so that a tile's rows cost no address arithmetic.
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.triton_common import LOG2E, ex2, pick, sigmoid, softplus
+from mamba_vision.kernels.triton_common import LOG2E, ex2, pick, prefetch, sigmoid, softplus
 
 
 @triton.jit
@@ -76,7 +76,9 @@ def row_numbers(order, t, inside, ORDER: tl.constexpr, FULL: tl.constexpr):
 @triton.jit
 def row_pointers(base, p, t0, ot, one, S: tl.constexpr, UNIT: tl.constexpr, TOKENS: tl.constexpr):
     """Pointers to a tile's rows: of tokens p, or of the steps t0 + ot; t0 is int64."""
-    if TOKENS:
+    if TOKENS and UNIT:  # tell what got lost with p: channels are adjacent (8 is less than any tile has)
+        return tl.max_contiguous(base + p.to(tl.int64) * S, (1, 8))
+    elif TOKENS:
         return base + p.to(tl.int64) * S
     elif UNIT:
         return base + t0 * S + ot.to(tl.int64) * S
@@ -122,6 +124,16 @@ def step_sizes(d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr,
         return tl.where(inside, s, 0.0)
 
 
+@triton.jit
+def prefetch_rows(rows, T: tl.constexpr, NP: tl.constexpr, NEAR: tl.constexpr):
+    """B and C of the T steps from `rows` on, of which each is then read by all lanes at once."""
+    if NEAR > 0:
+        at = tl.arange(0, 32)
+        for i in tl.static_range((T * NP + 127) // 128):  # 32 bytes a lane
+            byte = (i * 32 + at) * 32
+            prefetch((rows + byte // 4).to(tl.int64), byte < T * NP * 8, NEAR)
+
+
 @triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "y_b", "y_k"])
 def scan_states(
     u, delta, rows, At, Bc, Cc, D, bias, z, y, initial, last, entering, ends, decays, saved, order,
@@ -134,6 +146,7 @@ def scan_states(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
+    NEAR: tl.constexpr,
 ):  # fmt: skip
     """Many states: a loop over time with the states [NP, BC] in registers, the next T rows of input always in flight.
 
@@ -229,6 +242,8 @@ def scan_states(
         if HAS_Z and PHASE != 1:
             z_next = fetch(row_pointers(z_p, p[:, None], ahead, ot_c, one, z_s, UNIT, False), m_s, ALL)
         p_next = row_numbers(order_p, t, t < end, ORDER, FULL)
+        if not (CONST_B and CONST_C):
+            prefetch_rows(row_p + (begin64 + (tl.minimum(t0 + T, end - 1) - begin)) * (2 * NP), T, NP, NEAR)
 
         s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL)
         su = s * u_tc

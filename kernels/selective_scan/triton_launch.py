@@ -115,7 +115,7 @@ def scan_forward(
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
             N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase, FULL=op.length % choice.T == 0,
-            WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, **flags,
+            WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, NEAR=choice.near, **flags,
             num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
 
@@ -167,7 +167,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
             BC=BC, W=W, V=V, FULL=op.length % (TILE * W) == 0, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
-            INITIAL=dinitial is not None, FAST=BC == 32 * V, AHEAD=choice.ahead, **grads,
+            INITIAL=dinitial is not None, FAST=unit and BC == 32 * V, AHEAD=choice.ahead, **grads,
             num_warps=max(1, W * BC // (32 * V)), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
     else:
@@ -196,7 +196,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
             N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, FULL=op.length % TILE == 0, WHOLE=op.channels % BC == 0, UNIT=unit,
-            UNROLL=min(choice.unroll, op.N), FAST=BC == 32 * V, RELOAD=choice.reload, **grads,
+            UNROLL=min(choice.unroll, op.N), FAST=unit and BC == 32 * V, RELOAD=choice.reload, NEAR=choice.near, **grads,
             num_warps=1, num_stages=1, **capped(choice.registers),
         )  # fmt: skip
         if dinitial is not None:
@@ -221,7 +221,7 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
         op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.order_stride(),
         op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad), *_row_steps(op.delta, z, grad),
         N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, FULL=op.length % choice.local_T == 0,
-        WHOLE=op.channels % BC == 0, UNIT=unit, **flags,
+        WHOLE=op.channels % BC == 0, UNIT=unit, NEAR=choice.local_near, **flags,
         num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
     )  # fmt: skip
     _carry(op, ends, decays, At, grad_last, entering, n_chunks, True)
@@ -257,7 +257,7 @@ def _pack(op: Operands, rows: bool, only_C: bool = False) -> tuple[torch.Tensor,
 
 def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunks: int, R: int, tokens: bool) -> None:
     bk = op.batch * op.K
-    n_tiles = 0 if op.const_B and op.const_C else cdiv(op.length, 64)
+    n_tiles = 0 if op.const_B and op.const_C else cdiv(op.length, 32)
     ctiles = cdiv(op.channels, 32)
     u = op.u
     none = (0, 0, 0, 0)
@@ -268,7 +268,7 @@ def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunk
         op.length, op.padded, op.channels, bk * n_chunks, nc, partial.stride(0), bk, n_tiles, ctiles, op.order_stride(),
         *(none if op.const_B else dB.stride()), *(none if op.const_C else dC.stride()), *dA.stride(),
         *(dB.stride() if op.const_B else (0, 0)), *(dC.stride() if op.const_C else (0, 0)),
-        K=op.K, N=op.N, NP=op.NP, BT=64, BR=32, BC=32, HAS_D=dD is not None, HAS_BIAS=dbias is not None,
+        K=op.K, N=op.N, NP=op.NP, BT=32, BR=32, BC=32, HAS_D=dD is not None, HAS_BIAS=dbias is not None,
         CONST_B=op.const_B, CONST_C=op.const_C, TOKENS=tokens, num_warps=4, num_stages=1,
     )  # fmt: skip
 

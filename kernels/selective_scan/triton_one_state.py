@@ -112,6 +112,11 @@ def scan_one_state(
     ALL_U: tl.constexpr = ALL_P if U_TOKENS else ALL
     ALL_D: tl.constexpr = ALL_P if D_TOKENS else ALL
     last_tile = length - T * W
+    last_run = padded - T * W
+    if not CONST_B:
+        B_next = tl.load(B_p + step)
+    if not CONST_C:
+        C_next = tl.load(B_p + padded + step)
     p = spread(row_numbers(order_p, step, step < length, ORDER, FULL), T, W, BC)
     later = (tl.minimum(T * W, last_tile) + step) if FULL else (T * W + step)
     p_next = row_numbers(order_p, later, later < length, ORDER, FULL)
@@ -129,9 +134,11 @@ def scan_one_state(
             z_t = fetch(row_pointers(z_p, p, now, ot_c, one, z_s, UNIT, False), inside & mc[None, :], ALL)
             z_t = z_t.to(tl.float32)
         if not CONST_B:
-            B_t = spread(tl.load(B_p + now + step), T, W, BC)
+            B_t = spread(B_next, T, W, BC)
+            B_next = tl.load(B_p + tl.minimum(now + T * W, last_run) + step)
         if not CONST_C:
-            C_t = spread(tl.load(B_p + padded + now + step), T, W, BC)
+            C_t = spread(C_next, T, W, BC)
+            C_next = tl.load(B_p + padded + tl.minimum(now + T * W, last_run) + step)
         p = spread(p_next, T, W, BC)
         if FULL:  # behind the last tile, it is loaded again: cheaper than masks
             ahead = zero64 + tl.minimum(t0 + T * W, last_tile)
@@ -261,16 +268,25 @@ def backward_one_state(
     u_next = fetch(row_pointers(u_p, p, now, ot_c, one, u_s, UNIT, U_TOKENS), m_p if U_TOKENS else m_s, ALL_U)
     g_next = fetch(row_pointers(g_p, p, now, ot_c, one, g_s, UNIT, ORDER), m_p, ALL_P)
     d_next = fetch(row_pointers(d_p, p, now, ot_c, one, d_s, UNIT, D_TOKENS), m_p if D_TOKENS else m_s, ALL_D)
+    if not CONST_B:
+        B_next = tl.load(B_p + now + step)
+    if not CONST_C:
+        C_next = tl.load(B_p + padded + now + step)
+    h_next = fetch(h_p + (now // T) * channels, (t0 + w * T < length) & mc, ALL)
     for i in range(0, tiles):
         t0 = (tiles - 1 - i) * (T * W)
         now = zero64 + t0
         inside = t0 + ot_c + (w * T)[None, :] < length
         p_now = p
+        before = tl.maximum(now - T * W, 0)
         if not CONST_B:
-            B_t = spread(tl.load(B_p + now + step), T, W, BC)
+            B_t = spread(B_next, T, W, BC)
+            B_next = tl.load(B_p + before + step)
         if not CONST_C:
-            C_t = spread(tl.load(B_p + padded + now + step), T, W, BC)
-        h = fetch(h_p + (now // T) * channels, (t0 + w * T < length) & mc, ALL)
+            C_t = spread(C_next, T, W, BC)
+            C_next = tl.load(B_p + padded + before + step)
+        h = h_next
+        h_next = fetch(h_p + (before // T) * channels, mc, WHOLE)
         u_t = u_next.to(tl.float32)
         dout = g_next.to(tl.float32)
         dt = d_next.to(tl.float32) + bias_c[None, :]

@@ -22,6 +22,7 @@ class ForwardStates:
     V: int = 2
     registers: int | None = None
     chunk: int | None = None
+    near: int = 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class BackwardStates:
     unroll: int = 2
     reload: bool = True
     chunk: int | None = None
+    near: int = 1
+    local_near: int = 1
     local_BC: int = 64
     local_T: int = 4
     local_V: int = 2
