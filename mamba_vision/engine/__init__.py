@@ -1,9 +1,12 @@
+from mamba_vision.engine.direction_history import DirectionHistory
 from mamba_vision.engine.hooks import (
     AtomicCheckpointHook,
+    DirectionSearchHook,
     FiniteLossHook,
     InterruptHook,
     ProgressHook,
     ProgressPlotHook,
+    SamplePictureHook,
     TrainingDivergedError,
     TrainingInterrupted,
     ValidationPictureHook,
@@ -15,12 +18,15 @@ from mamba_vision.engine.optim_wrapper import CpuAmpOptimWrapper, MambaOptimWrap
 __all__ = [
     "AtomicCheckpointHook",
     "CpuAmpOptimWrapper",
+    "DirectionHistory",
+    "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",
     "MambaOptimWrapperConstructor",
     "ProgressHook",
     "ProgressPlotHook",
     "ResumableEpochLoop",
+    "SamplePictureHook",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ValidationPictureHook",

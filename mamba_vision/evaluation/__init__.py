@@ -1,4 +1,5 @@
+from mamba_vision.evaluation.frechet_distance import FrechetDistance
 from mamba_vision.evaluation.volume_metric import VolumeMetric
 from mamba_vision.evaluation.volume_scores import ClassScore, score_volume
 
-__all__ = ["ClassScore", "VolumeMetric", "score_volume"]
+__all__ = ["ClassScore", "FrechetDistance", "VolumeMetric", "score_volume"]

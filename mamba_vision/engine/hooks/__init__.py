@@ -1,16 +1,20 @@
 from mamba_vision.engine.hooks.checkpoint import AtomicCheckpointHook, latest_checkpoint
+from mamba_vision.engine.hooks.direction_search import DirectionSearchHook
 from mamba_vision.engine.hooks.finite_loss import FiniteLossHook, TrainingDivergedError
 from mamba_vision.engine.hooks.interrupt import InterruptHook, TrainingInterrupted
 from mamba_vision.engine.hooks.progress import ProgressHook
 from mamba_vision.engine.hooks.progress_plot import ProgressPlotHook
+from mamba_vision.engine.hooks.sample_picture import SamplePictureHook
 from mamba_vision.engine.hooks.validation_picture import ValidationPictureHook
 
 __all__ = [
     "AtomicCheckpointHook",
+    "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",
     "ProgressHook",
     "ProgressPlotHook",
+    "SamplePictureHook",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ValidationPictureHook",

@@ -74,7 +74,7 @@ class ProgressPlotHook(Hook):
             seconds.set_ylim(0, 1.5 * float(np.percentile(history["train/time"], 95)))
         losses.set_title("training loss")
         metrics.set_title(f"{self.metric} of the validation cases")
-        metrics.set_ylim(0, 1)
+        metrics.set_ylim(0, None if metrics.dataLim.y1 > 1 else 1)  # distances have no upper limit
         for panel in (losses, metrics, rate, seconds):
             panel.set_xlabel("epoch")
             panel.grid(alpha=0.3)
