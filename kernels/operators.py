@@ -11,6 +11,8 @@ def without_autocast(tensor: torch.Tensor) -> AbstractContextManager:
     Nothing at all where it is off already: an exported graph would hold what is inside as a graph of its own.
     """
     device = tensor.device.type
+    if device == "meta":  # has no autocast to ask for
+        return nullcontext()
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 

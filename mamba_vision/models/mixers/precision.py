@@ -12,4 +12,6 @@ from torch import Tensor
 def in_float16_region(x: Tensor) -> bool:
     """Whether operations on x are autocast to float16 here: a mixer then leaves autocast and computes in float32."""
     device = x.device.type
+    if device == "meta":  # has no autocast to ask for
+        return False
     return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
