@@ -1,0 +1,4 @@
+# FacesHQ at 1024 x 1024 (latents 4 x 128 x 128), without condition: faceshq1024_0090000.pt.
+_base_ = "../_base_/generation/zigma_latents.py"
+model = dict(network=dict(arch="s1024_zigzag8_b2_old"))
+train_dataloader = dict(dataset=dict(data_root="data/facehq_1024", latent="latent.npy"))
