@@ -26,6 +26,7 @@ class ProgressHook(Hook):
     """
 
     priority = "LOWEST"
+    bar: type[Progress] = Progress
 
     def __init__(self, metric: str = "dice", force: bool = False) -> None:
         self.metric, self.force = metric, force
@@ -38,7 +39,7 @@ class ProgressHook(Hook):
         if not is_main_process() or not (self.force or sys.stdout.isatty()):
             return
         console = Console(force_terminal=True) if self.force else Console()
-        self._progress = Progress(
+        self._progress = self.bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[state]}"),

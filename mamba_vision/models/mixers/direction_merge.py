@@ -42,16 +42,27 @@ class DirectionMerge(nn.Module):
         return (normed_BKTE * shares_K11.to(normed_BKTE.dtype)).sum(1)
 
 
+def searching_layers(model: nn.Module) -> list[nn.Module]:
+    """The mixers of a supernet whose directions are weighed, in the network's order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    merges = ((mixer, getattr(mixer, "multi_scan", None)) for mixer in model.modules())
+    found = [mixer for mixer, merge in merges if isinstance(merge, DirectionMerge) and merge.weights is not None]
+    if not found:
+        raise ValueError("model: found no layer with direction weights, expected a backbone with search=True")
+    return found
+
+
 def direction_weights(model: nn.Module) -> Tensor:
     """How much each direction counts in each layer of a supernet: (layers, K), rows sum to 1.
 
     Raises:
         ValueError: no layer of the model is searching.
     """
-    layers = [m.weights for m in model.modules() if isinstance(m, DirectionMerge) and m.weights is not None]
-    if not layers:
-        raise ValueError("model: found no layer with direction weights, expected a backbone with search=True")
-    return torch.stack([weights.detach().flatten().float().softmax(0) for weights in layers])
+    weights = [mixer.multi_scan.weights.detach() for mixer in searching_layers(model)]
+    return torch.stack([one.flatten().float().softmax(0) for one in weights])
 
 
 def strongest_directions(weights: Sequence[float], names: Sequence[str], keep: int = 4) -> tuple[str, ...]:
