@@ -13,7 +13,7 @@ from mamba_vision.checkpoints.errors import CheckpointError
 from mamba_vision.checkpoints.loading import load_file
 from mamba_vision.checkpoints.renaming import matches
 from mamba_vision.checkpoints.state_dicts import find_state_dict
-from mamba_vision.checkpoints.wrapped import fitted, naming
+from mamba_vision.checkpoints.wrapped import fitted, naming, published_part
 
 _SHOWN = 12
 
@@ -50,7 +50,8 @@ def load_published(
 
     Args:
         model: Any module; it, or a child such as a classifier's backbone, may carry `published_renames`,
-            `published_ignored` (see `renaming`), `published_head` and `fit_published` (see `wrapped`).
+            `published_ignored` (see `renaming`), `published_head` and `fit_published` (see `wrapped`), and
+            `explain_misfit(state) -> str | None`, a likely reason to end the error's message with.
         source: A file (or address), what a file holds, or a state dict.
         prefix: Take only the names that begin so, without it: 'backbone.' of a classifier, 'network.' of a task.
         ema: Take the moving average that is stored beside the weights.
@@ -102,7 +103,10 @@ def load_published(
         if value.shape != own[name].shape
     ]
     if missing or left_over or differing:
-        raise CheckpointError(_misfit(label, model, len(own), missing, left_over, differing))
+        message = _misfit(label, model, len(own), missing, left_over, differing)
+        _, part = published_part(model)
+        reason = part.explain_misfit(state) if hasattr(part, "explain_misfit") else None
+        raise CheckpointError(f"{message}\n  {reason}" if reason else message)
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)  # state_dict() shares memory with the model

@@ -5,6 +5,7 @@ from mamba_vision.models.mixers.local_ss2d import LocalSS2D
 from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.models.mixers.multi_mamba import MultiMamba
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
+from mamba_vision.models.mixers.semantic_scan import SemanticScan
 from mamba_vision.models.mixers.shared_paths import SharedPathsMamba
 from mamba_vision.models.mixers.ss2d import SS2D, CascadeSS2D
 from mamba_vision.models.mixers.ssd2d import SSD2D
@@ -21,6 +22,7 @@ __all__ = [
     "Mamba",
     "MultiMamba",
     "ScanInputs",
+    "SemanticScan",
     "SharedPathsMamba",
     "TriOrientedMamba",
 ]

@@ -1,6 +1,9 @@
 from mamba_vision.models.networks.lightm_unet import LightMUNet
+from mamba_vision.models.networks.mambair import MambaIR
+from mamba_vision.models.networks.mambair_unet import MambaIRUNet
+from mamba_vision.models.networks.mambairv2 import MambaIRv2
 from mamba_vision.models.networks.segmamba import SegMamba
 from mamba_vision.models.networks.umamba import UMamba
 from mamba_vision.models.networks.zigma import ZigMa
 
-__all__ = ["LightMUNet", "SegMamba", "UMamba", "ZigMa"]
+__all__ = ["LightMUNet", "MambaIR", "MambaIRUNet", "MambaIRv2", "SegMamba", "UMamba", "ZigMa"]

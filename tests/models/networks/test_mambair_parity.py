@@ -1,0 +1,144 @@
+"""MambaIR, MambaIRUNet and MambaIRv2 against what the published code computed: outputs and gradients.
+
+MambaIRv2 sorts pixels by class with a sort that is not stable, so in which order pixels of one class come depends on
+the machine; it makes a difference of percents. mambairv2_orders.npz holds the orders of the machine that recorded the
+cases (PyTorch's sort on a CPU with AVX-512). They are fed to the layers in place of ours, which are stable, and are
+checked to be sorted by the classes that our layers found.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from network_cases import recorded_gradients
+from torch import Tensor, nn
+
+from mamba_vision.checkpoints import load_published
+from mamba_vision.models.layers.residual_state_space import ResidualStateSpaceBlock
+from mamba_vision.models.layers.window_attention import relative_positions, shift_bias
+from mamba_vision.models.mixers import semantic_scan
+from mamba_vision.models.mixers.ss2d import SS2D
+from mamba_vision.models.networks.mambair import MambaIR
+from mamba_vision.models.networks.mambair_unet import MambaIRUNet
+from mamba_vision.models.networks.mambairv2 import AttentiveLayer, MambaIRv2
+from mamba_vision.scan_orders import orders_from_permutations
+
+# Arguments of the published constructors that set nothing here: sizes that have no effect, options that are off.
+_VOID = ("img_size", "patch_size", "drop_rate", "patch_norm", "use_checkpoint", "qkv_bias", "ape", "bias",
+         "dual_pixel_task")  # fmt: skip
+
+
+@pytest.fixture
+def recorded_ties(monkeypatch):
+    """A function: from now on, layers read pixels of one class in the order of the case's recording."""
+
+    def use(case_name: str) -> None:
+        with np.load(Path(__file__).with_name("mambairv2_orders.npz")) as recorded:
+            orders = iter(torch.from_numpy(recorded[case_name].astype(np.int64)))
+
+        def next_order(classes: Tensor):
+            order = next(orders).to(classes.device)
+            assert (classes.gather(1, order).diff(dim=1) >= 0).all(), "the layer found other classes"
+            return orders_from_permutations(order.unsqueeze(1))
+
+        monkeypatch.setattr(semantic_scan, "orders_from_scores", next_order)
+
+    return use
+
+
+def settings(case) -> dict:
+    """Our settings from the published constructor's arguments."""
+    kwargs = {key: value for key, value in case.source["kwargs"].items() if key not in _VOID}
+    kwargs["in_channels"] = kwargs.pop("in_chans", 3)
+    kwargs["upsampler"] = kwargs["upsampler"] or "none"
+    return kwargs
+
+
+def checked(model: nn.Module, case, **run_options) -> None:
+    """Load, run and compare everything that the case recorded."""
+    load_published(model, {"params": case.state_dict()})
+    assert sum(p.numel() for p in model.parameters()) == case.parameters
+    kept: dict[str, Tensor] = {}
+    for number, group in enumerate(getattr(model, "layers", ())):
+        group.register_forward_hook(lambda _, __, y, n=number: kept.update({f"group.{n}": y.mean((1, 2))}))
+    for name in case.outputs:
+        if isinstance(blocks := getattr(model, name, None), nn.ModuleList):
+            blocks[-1].register_forward_hook(lambda _, __, y, name=name: kept.update({name: y.mean((1, 2))}))
+    with torch.set_grad_enabled(bool(case.gradients)):
+        kept["output"] = model.eval()(case.inputs()["x"], **run_options)
+        outputs = {name: kept[name] for name in case.outputs}
+        if case.gradients:
+            case.loss(**outputs).backward()
+    case.check(recorded_gradients(model, case), **outputs)
+
+
+def test_ss2d(golden) -> None:
+    case = golden("mambair/ss2d")
+    mixer = SS2D(24, d_state=8, ssm_ratio=1.5)
+    load_published(mixer, case.state_dict())
+    output = mixer(case.inputs()["x"])
+    case.loss(output=output).backward()
+    case.check({name: mixer.get_parameter(name).grad for name in case.gradients}, output=output)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "branch"), [("vss_block", (6, 9), "classic"), ("vss_block_light", (9, 6), "light")]
+)
+def test_block(golden, name: str, grid: tuple[int, int], branch: str) -> None:
+    case = golden(f"mambair/{name}")
+    kwargs = case.source["kwargs"]
+    block = ResidualStateSpaceBlock(kwargs["hidden_dim"], kwargs["d_state"], kwargs["expand"], branch)
+    load_published(block, case.state_dict())
+    output = block(case.inputs()["x"].unflatten(1, grid)).flatten(1, 2)
+    case.loss(output=output).backward()
+    case.check({name: block.get_parameter(name).grad for name in case.gradients}, output=output)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sr_x2_small", "sr_x4_small", "lightsr_x4_small", "denoise_color_small", "jpeg_gray_small", "lightsr_x2", "sr_x2"],
+)
+def test_mambair(golden, name: str) -> None:
+    case = golden(f"mambair/{name}")
+    checked(MambaIR(settings(case)), case)
+
+
+@pytest.mark.parametrize("name", ["realdn_small", "realdn"])
+def test_unet(golden, name: str) -> None:
+    case = golden(f"mambair/{name}")
+    kwargs = case.source["kwargs"]
+    wanted = {key: kwargs[key] for key in ("dim", "num_blocks", "num_refinement_blocks", "mlp_ratio")}
+    checked(MambaIRUNet(wanted), case)
+
+
+@pytest.mark.parametrize(("name", "ffn"), [("v2_layer", "conv"), ("v2_layer_shift_light", "gated")])
+def test_attentive_layer(golden, recorded_ties, name: str, ffn: str) -> None:
+    case = golden(f"mambair/{name}")
+    recorded_ties(name)
+    kwargs, grid = case.source["kwargs"], (16, 24)
+    layer = AttentiveLayer(
+        kwargs["dim"], kwargs["num_heads"], kwargs["window_size"], bool(kwargs["shift_size"]), kwargs["d_state"],
+        kwargs["mlp_ratio"], kwargs["inner_rank"], kwargs["num_tokens"], kwargs["convffn_kernel_size"], ffn,
+    ).eval()  # fmt: skip
+    load_published(layer, case.state_dict())
+    inputs = case.inputs()
+    x = inputs["x"].unflatten(1, grid)
+    output = layer(x, relative_positions(8), shift_bias(grid, 8, 4, x.device), inputs.get("noise.0")).flatten(1, 2)
+    case.loss(output=output).backward()
+    case.check({name: layer.get_parameter(name).grad for name in case.gradients}, output=output)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v2_sr_x2_small", "v2_lightsr_x4_small", "v2_realsr_x4_small", "v2_jpeg_gray_small", "v2_lightsr_x2", "v2_sr_x4"],
+)
+def test_mambairv2(golden, recorded_ties, name: str) -> None:
+    case = golden(f"mambair/{name}")
+    recorded_ties(name)
+    wanted = settings(case)
+    wanted["num_heads"] = wanted["num_heads"][0]
+    ffn = "gated" if case.source["class"] == "MambaIRv2Light" else "conv"
+    inputs = case.inputs()
+    noise = [inputs[f"noise.{k}"] for k in range(len(inputs) - 1)] or None
+    checked(MambaIRv2(wanted, ffn=ffn), case, noise=noise)
