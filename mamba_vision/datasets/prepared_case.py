@@ -18,17 +18,32 @@ OUTSIDE = -1  # label of voxels beyond the volume
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case on disk. Arrays are memory maps, so opening it costs next to nothing."""
+    """One case on disk. Nothing is kept open or in memory, so a data set may have any number of them."""
 
-    name: str
-    image: np.ndarray  # (C, *S)
-    label: np.ndarray  # (*S)
-    foreground: dict[int, np.ndarray]  # class -> (n, 3)
+    folder: Path
+    channels: int
+    shape: tuple[int, ...]  # S
+    classes: tuple[int, ...]  # above 0, that occur
     spacing: tuple[float, ...]  # mm along S
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.label.shape)
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def image(self) -> np.ndarray:
+        """(C, *S), memory-mapped."""
+        return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)
+
+    @property
+    def label(self) -> np.ndarray:
+        """(*S), memory-mapped."""
+        return np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)
+
+    def foreground(self, number: int) -> np.ndarray:
+        """(n, len(S)) voxels of class `number`."""
+        with np.load(self.folder / "foreground.npz", allow_pickle=False) as places:
+            return places[str(number)]
 
     @classmethod
     def open(cls, root: str | Path, name: str) -> "PreparedCase":
@@ -45,14 +60,14 @@ class PreparedCase:
             image = np.load(folder / "image.npy", mmap_mode="r", allow_pickle=False)
             label = np.load(folder / "label.npy", mmap_mode="r", allow_pickle=False)
             with np.load(folder / "foreground.npz", allow_pickle=False) as places:
-                foreground = {int(key): places[key] for key in places.files if len(places[key])}
+                classes = tuple(sorted(int(key) for key in places.files))
             record = json.loads((folder / "case.json").read_text(encoding="utf-8"))
             spacing = tuple(float(step) for step in record["spacing"])
         except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
             raise ValueError(f"{folder}: a file is damaged ({error}); delete the folder to prepare it again") from error
         if image.ndim != label.ndim + 1 or image.shape[1:] != label.shape:
             raise ValueError(f"{folder}: image {image.shape} and label {label.shape} contradict each other")
-        return cls(name, image, label, foreground, spacing)
+        return cls(folder, image.shape[0], tuple(label.shape), classes, spacing)
 
     def crop(self, corner: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The box from voxel `corner` on; beyond the volume the image is 0 and the label OUTSIDE.
@@ -62,7 +77,7 @@ class PreparedCase:
         low, high = np.maximum(corner, 0), np.minimum(corner + np.asarray(size), self.shape)
         inside = tuple(slice(int(a), int(max(a, b))) for a, b in zip(low, high))
         place = tuple(slice(int(a - c), int(max(a, b) - c)) for a, b, c in zip(low, high, corner))
-        image = np.zeros((self.image.shape[0], *size), dtype=np.float32)
+        image = np.zeros((self.channels, *size), dtype=np.float32)
         label = np.full(size, OUTSIDE, dtype=np.int16)
         image[(slice(None), *place)] = self.image[(slice(None), *inside)]
         label[place] = self.label[inside]

@@ -101,9 +101,8 @@ class VolumeDataset(Dataset):
         beyond = np.maximum(size - np.asarray(self.final_size), size - shape)
         low = -(np.maximum(beyond, 0) // 2)
         high = shape + (np.maximum(beyond, 0) + 1) // 2 - size
-        if foreground and case.foreground:
-            labels = sorted(case.foreground)
-            places = case.foreground[labels[int(random.integers(len(labels)))]]
+        if foreground and case.classes:
+            places = case.foreground(case.classes[int(random.integers(len(case.classes)))])
             middle = np.asarray(places[int(random.integers(len(places)))])
             return np.clip(middle - size // 2, low, np.maximum(high, low))
         return random.integers(low, np.maximum(high, low) + 1)
@@ -119,14 +118,14 @@ class VolumeDataset(Dataset):
                 problems.append(str(error))
         if problems:
             raise ValueError(f"{len(problems)} of {len(names)} cases can't be used:\n  " + "\n  ".join(problems))
-        channels = {case.name: case.image.shape[0] for case in cases}
+        channels = {case.name: case.channels for case in cases}
         if len(set(channels.values())) > 1:
             raise ValueError(f"{self.root}: cases have different numbers of channels: {channels}")
         return cases
 
     def _check(self, case: PreparedCase) -> None:
         classes = len(self.metainfo["classes"])
-        wrong = [label for label in case.foreground if label >= classes and label != self.ignore_index]
+        wrong = [label for label in case.classes if label >= classes and label != self.ignore_index]
         if wrong:
             raise ValueError(f"{self.root / case.name}: expected labels below {classes}, found {wrong}")
         if self.patch_size is not None and len(self.patch_size) != len(case.shape):

@@ -158,15 +158,17 @@ def test_monai_transforms_are_named_in_the_registry():
     assert all(TRANSFORMS.get(name) is not None for name in MONAI_TRANSFORMS)
 
 
-def test_image_and_label_turn_together(work):
+def test_image_and_label_turn_together(work, monkeypatch):
     cfg = Config.fromfile(work / "config.py")
     steps = [
         {**step, "prob": 1.0} if step.type in ("RandRotated", "RandZoomd") else step for step in cfg.train_pipeline
     ]
     steps = [step for step in steps if step["type"] in ("RandRotated", "RandZoomd", "CenterSpatialCropd", "RandFlipd")]
     one = dataset(work, patch_size=(24, 24, 24), final_size=(16, 16, 16), pipeline=steps)
-    for case in one.cases:  # let the image say which class a voxel is
-        object.__setattr__(case, "image", np.maximum(case.label, 0)[None].astype(np.float32))
+    # Let the image say which class a voxel is.
+    monkeypatch.setattr(
+        PreparedCase, "image", property(lambda case: np.maximum(case.label, 0)[None].astype(np.float32))
+    )
     agreement, fractions = [], []
     for number in range(12):
         item = one[Draw(1, number, True)]

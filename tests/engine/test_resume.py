@@ -140,6 +140,18 @@ def test_crashed_without_warning_and_resumed_in_a_moved_folder(prepared, unbroke
     assert sorted(file.name for file in (moved / "work").glob("*.pth")) == ["best_dice_epoch_2.pth", "epoch_2.pth"]
 
 
+def test_patches_do_not_depend_on_the_processes_that_load_them(prepared, unbroken, tmp_path):
+    folder = copy(prepared, tmp_path)
+    config = folder / "work" / "config.py"
+    text = config.read_text().replace(
+        "num_workers=0,\n    persistent_workers=False", "num_workers=2,\n    persistent_workers=True"
+    )
+    config.write_text(text)
+    assert "num_workers=2" in text
+    assert run(folder) == unbroken[1]
+    assert same(state(folder)["weights"], unbroken[0]["weights"])
+
+
 def test_other_length_of_an_epoch_is_refused(prepared, tmp_path):
     folder = copy(prepared, tmp_path)
     with pytest.raises(TrainingInterrupted):
