@@ -1,5 +1,14 @@
 """Mamba vision systems on the MMEngine ecosystem: scan orders, GPU scan kernels, backbones, networks, volume pipeline."""
 
+from mamba_vision.utils.lazy import lazy_names
 from mamba_vision.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "get_model", "list_models"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "get_model": "mamba_vision.apis.models",
+        "list_models": "mamba_vision.apis.model_names",
+    },
+)

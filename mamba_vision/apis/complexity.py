@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, and the operations of its scans, counted without computing anything."""
+"""What a model costs: parameters, multiply-adds and the operations of its scans, without computing anything."""
 
 import copy
 from collections.abc import Sequence

@@ -1,5 +1,9 @@
 """What every network and backbone of ours shares: strict initialization from a file, names without weight decay."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -26,10 +30,13 @@ class Network(BaseModule):
         published_renames: Pairs (published name, our name) of patterns, where `*` stands for a run of characters
             without a dot and `**` for any run: see `mamba_vision.checkpoints.rename`.
         published_ignored: Patterns of published names that carry nothing of their own.
+        published_forms: Options, beside `arch`, of the forms in which the variants are published, by name; '' where
+            there is one form. `mamba_vision.list_models` makes its names from it.
     """
 
     published_renames: tuple[tuple[str, str], ...] = ()
     published_ignored: tuple[str, ...] = ()
+    published_forms: Mapping[str, Mapping[str, Any]] = MappingProxyType({"": {}})
 
     def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg=strict_init_cfg(init_cfg))

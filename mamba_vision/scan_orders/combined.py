@@ -29,6 +29,10 @@ class Combined(ScanOrder):
         object.__setattr__(self, "orders", tuple(SCAN_ORDERS.build(spec) for spec in self.orders))
 
     @property
+    def grid_ranks(self) -> tuple[int, ...]:
+        return tuple(rank for rank in ScanOrder.grid_ranks if all(rank in order.grid_ranks for order in self.orders))
+
+    @property
     def cacheable(self) -> bool:
         return all(order.cacheable for order in self.orders)
 

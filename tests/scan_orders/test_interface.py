@@ -20,6 +20,7 @@ from mamba_vision.scan_orders import (
     orders_from_permutations,
     orders_from_scores,
     return_tokens,
+    sequence_order,
     side_by_side,
     split_tokens,
 )
@@ -95,7 +96,7 @@ def test_bad_options(spec: object, message: str) -> None:
         (dict(type="raster", axes=[1, 0]), (2, 3, 4), r"axes \(1, 0\) name 2 axes, the grid \(2, 3, 4\) has 3"),
         (["raster", "cascade"], (2, 3), "do not know the same tokens"),
         (["raster", dict(type="local", class_token=True)], (2, 3), "do not know the same tokens"),
-        (["raster", "cross"], (6,), r"'cross': grid \(6,\) has 1 axes, expected 2"),
+        (["raster", "cross"], (6,), r"'combined': grid \(6,\) has 1 axes, expected 2"),
         (dict(type="prompted", order="cascade"), (2, 3), "prompts need all of them"),
     ],
 )
@@ -302,3 +303,13 @@ def test_class_tokens(where: str, places: tuple[int, ...]) -> None:
     assert torch.equal(out, extra.expand(2, -1, -1))
     with pytest.raises(ValueError, match="class token 'center', expected one of head, middle, tail, head_tail"):
         class_token_places("center", 7)
+
+
+def test_combined_orders_take_the_grids_that_all_of_them_take():
+    order = SCAN_ORDERS.build(["cross", "bidirectional"])
+    assert order.grid_ranks == (2,)
+    with pytest.raises(ValueError, match=r"grid \(12,\) has 1 axes, expected 2"):
+        order((12,))
+    assert SCAN_ORDERS.build(["raster", "bidirectional"]).grid_ranks == (1, 2, 3)
+    # so a sequence with a class token keeps it at its step, as for the cross order alone
+    assert sequence_order(order, (2, 3), (3,)).shape == (6, 7)

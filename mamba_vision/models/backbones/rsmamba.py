@@ -5,6 +5,7 @@ Legend: B batch, M patches, L tokens with class tokens, C channels, H, W the gri
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from mmcv.cnn.bricks.transformer import PatchEmbed
@@ -72,6 +73,8 @@ class RSMamba(Network):
         ValueError: an option has a value that is not listed above.
     """
 
+    published_forms: ClassVar = {"": {"patch_cfg": {"stride": 8}}}
+
     def __init__(
         self,
         arch: str | dict = "base",
@@ -126,6 +129,8 @@ class RSMamba(Network):
         self.pre_norm = nn.LayerNorm(self.embed_dims, eps=1e-6)
         self.ln1 = nn.LayerNorm(self.embed_dims, eps=1e-6) if final_norm else None
         self.ln2 = nn.LayerNorm(self.embed_dims, eps=1e-6) if out_type == "avg_featmap" else None
+        # A classifier's file has a norm of the pooled features, for which other outputs have no use.
+        self.published_ignored = ("ln2.*",) if self.ln2 is None else ()
 
         nn.init.kaiming_normal_(self.patch_embed.projection.weight, nonlinearity="linear")
         if self.pos_embed is not None:

@@ -7,6 +7,7 @@ and `Decoder.joins` hold the differences. Names of weights are the published one
 
 from collections.abc import Sequence
 from math import ceil, prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,7 @@ class UMamba(Network):
 
     # Second names of the same tensors: the decoder holds the encoder, and blocks hold their layers in a list too.
     published_ignored = ("decoder.encoder.**", "**.all_modules.**")
+    published_forms: ClassVar = {"bot": {"placement": "bot"}, "enc": {"placement": "enc"}}
 
     def __init__(
         self,
