@@ -1,4 +1,4 @@
-"""Mamba vision systems on the MMEngine ecosystem: scan orders, GPU scan kernels, backbones, networks, volume pipeline."""
+"""Mamba vision systems on the MMEngine ecosystem: scan orders, GPU kernels, backbones, networks, volume pipeline."""
 
 from mamba_vision.utils.lazy import lazy_names
 from mamba_vision.version import __version__

@@ -102,7 +102,7 @@ def _classifier(variant: Variant, settings: dict, classes: int, **more: Any) -> 
         dict(type="LinearClsHead", num_classes=classes, in_channels=backbone.embed_dims) if classes else LastFeature()
     )
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        model = ImageClassifier(backbone, neck=neck, head=head)
+        model = ImageClassifier(backbone, neck=neck, head=linear if classes else LastFeature())
     if classes:
         nn.init.trunc_normal_(model.head.fc.weight, std=0.02)
         nn.init.zeros_(model.head.fc.bias)
