@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import shutil
@@ -22,6 +23,9 @@ from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
+
+
+_RUNS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,9 @@ def build_runner(cfg: Config) -> Runner:
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     _copy_plan(cfg, work_dir)
+    # MMEngine keeps logger and history by experiment and second: two Runners within one would share them.
+    name, number = cfg.get("experiment_name") or Path(cfg.filename or "run").stem, next(_RUNS)
+    cfg.experiment_name = f"{name}-{number}" if number else name
     # The Runner writes the merged configuration into the work folder under the file's name: never over the file itself.
     if cfg.filename and Path(cfg.filename).resolve().parent == work_dir.resolve():
         object.__setattr__(cfg, "_filename", None)
