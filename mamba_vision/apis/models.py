@@ -98,9 +98,7 @@ def _classifier(variant: Variant, settings: dict, classes: int, **more: Any) -> 
         raise ValueError(f"out_type: found {settings['out_type']!r} for a classifier, expected a pooled one")
     backbone = _build(variant, settings if variant.is_plain else {"out_indices": (-1,), **settings})
     neck = None if variant.is_plain else dict(type="GlobalAveragePooling")
-    head = (
-        dict(type="LinearClsHead", num_classes=classes, in_channels=backbone.embed_dims) if classes else LastFeature()
-    )
+    linear = dict(type="LinearClsHead", num_classes=classes, in_channels=backbone.embed_dims)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         model = ImageClassifier(backbone, neck=neck, head=linear if classes else LastFeature())
     if classes:
