@@ -101,7 +101,7 @@ def direction_curves(
             panel.plot(iterations, weights_SNK[:, layer, k], style, color=colour, linewidth=1.2, label=name)
         panel.set_title(f"layer {layer}", fontsize="small")
         panel.grid(alpha=0.3)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.05 * float(weights_SNK.max()))
     figure.supxlabel("iteration")
     figure.supylabel("weight")
     handles, labels = figure.axes[0].get_legend_handles_labels()

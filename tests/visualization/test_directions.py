@@ -32,6 +32,7 @@ def test_curves_have_a_panel_a_layer(layers, tmp_path):
     panels = [panel for panel in figure.axes if panel.lines]
     assert len(panels) == layers
     np.testing.assert_array_equal(panels[-1].lines[3].get_ydata(), given[:, -1, 3])
+    assert panels[0].get_ylim()[0] == 0 and panels[0].get_ylim()[1] > given.max()
     forward, backward = panels[0].lines[:2]
     assert forward.get_color() == backward.get_color() and forward.get_linestyle() != backward.get_linestyle()
 

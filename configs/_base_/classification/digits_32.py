@@ -32,6 +32,6 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=True, begin=2, end=20, convert_to_iter_based=True),
 ]
 train_cfg = dict(type="mamba_vision.ResumableEpochLoop", max_epochs=20, val_interval=5)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = {}
+test_cfg = {}
 auto_scale_lr = dict(base_batch_size=64)
