@@ -1,8 +1,8 @@
 """U-Mamba's layer: norm and one-direction Mamba over the voxels, or over the channels, of a feature map."""
 
-import torch
 from torch import Tensor, nn
 
+from mamba_vision.kernels.operators import without_autocast
 from mamba_vision.models.mixers.mamba import Mamba
 
 
@@ -30,7 +30,7 @@ class GridMamba(nn.Module):
         """
         if self.channel_token and x[0, 0].numel() != self.dim:
             raise ValueError(f"x must have {self.dim} voxels, as channels are the tokens; found {tuple(x.shape[2:])}")
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             tokens = x.to(self.norm.weight.dtype).flatten(2)
             if self.channel_token:
                 return self.mamba(self.norm(tokens)).reshape(x.shape)

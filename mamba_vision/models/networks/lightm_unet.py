@@ -11,6 +11,7 @@ from monai.networks.blocks import Convolution, UpSample
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
 
+from mamba_vision.kernels.operators import without_autocast
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.dimensions import MAX_POOL, check_dims
@@ -175,7 +176,7 @@ class VisionMambaLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, *S) -> (B, cout, *S)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             tokens = x.to(self.norm.weight.dtype).flatten(2).transpose(1, 2)
             tokens = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
             tokens = self.proj(self.norm(tokens))
