@@ -2,15 +2,27 @@
 
 from mamba_vision.utils.lazy import lazy_names
 
-__all__ = ["VolumeInferencer", "VolumeResult", "inference_volume", "init_volume_model", "plan_dataset"]
+__all__ = [
+    "TrainOptions",
+    "VolumeInferencer",
+    "VolumeResult",
+    "evaluate_volumes",
+    "inference_volume",
+    "init_volume_model",
+    "plan_dataset",
+    "train",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "TrainOptions": "mamba_vision.apis.training",
         "VolumeInferencer": "mamba_vision.apis.volume_inferencer",
         "VolumeResult": "mamba_vision.apis.volume_inference",
+        "evaluate_volumes": "mamba_vision.apis.volume_testing",
         "inference_volume": "mamba_vision.apis.volume_inference",
         "init_volume_model": "mamba_vision.apis.volume_model",
         "plan_dataset": "mamba_vision.apis.planning",
+        "train": "mamba_vision.apis.training",
     },
 )

@@ -1,6 +1,7 @@
 import pytest
 from miniature import make_plan
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_template import PRESETS, render_config
@@ -20,7 +21,8 @@ def test_every_preset_is_a_config_that_builds_and_moves(tmp_path, preset):
         assert cfg.plan == str(tmp_path / folder / "plan.json")
         assert cfg.train_dataloader.dataset.root == str(tmp_path / folder / "preprocessed")
     check_config(cfg)
-    MODELS.build(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        MODELS.build(cfg.model)
     assert cfg.scans == '/data/it\'s a "scan" folder'
     assert cfg.classes == ["background", "ball", "core"]
     assert cfg.randomness.seed == 7
