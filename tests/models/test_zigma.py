@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mamba_vision.apis.complexity import complexity
 from mamba_vision.checkpoints import CheckpointError, load_published
 from mamba_vision.models.networks.zigma import ARCHS, PARAMETERS, ZigMa
 from mamba_vision.models.networks.zigma_orders import layer_orders
@@ -36,6 +37,21 @@ def test_published_demonstrations_with_text(width, layers, millions):
         arch = dict(embed_dims=width, num_layers=layers, patch_size=1)
         model = ZigMa(arch, in_channels=3, positions="learned", text_channels=768)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+
+
+PUBLISHED_COST = {  # multiply-adds and scan operations of one sample, in 10^9
+    "sweep2_b1_pe2": (97.0, 10.9), "zigzag8_b1_pe2": (92.0, 5.5), "s1024_zigzag8_b2_old": (368.0, 21.9),
+    "3d_sweep2_b2": (387.9, 43.8), "3d_zigzag8sst_b2": (368.0, 21.9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED_COST)
+def test_published_cost(name):
+    with torch.device("meta"):
+        model = ZigMa(name)
+    clip = (1, 16, 4, 32, 32), (1,), torch.zeros(1, dtype=torch.long)
+    found = complexity(model, *(clip if model.frames else ((1, 4, *model.img_size), (1,))))
+    assert (found.multiply_adds / 1e9, found.scan / 1e9) == pytest.approx(PUBLISHED_COST[name], rel=0.02)
 
 
 def test_every_variant_is_counted_or_a_patch_size_of_one():

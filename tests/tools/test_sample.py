@@ -1,18 +1,25 @@
 """tools/sample.py, and tools/train.py on a generator, as a user calls them."""
 
+import io
 import runpy
 import subprocess
 import sys
+import tarfile
+import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 
+from mamba_vision.apis.config_check import check_config
+from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.generation import init_generator, sample_pictures
 from mamba_vision.models.networks.zigma import ZigMa
+from mamba_vision.registry import DATASETS, MODELS
 from mamba_vision.utils import project_folder
 
 TOOLS = project_folder("tools")
@@ -158,3 +165,50 @@ def test_training_from_the_command_line(run, tmp_path):
     status, said = run("sample.py", DIGITS, work / "epoch_3.pth", "--out", tmp_path / "grid.png", "--steps", 2,
                        "--cfg-options", *SMALL, "model.network.mixer.d_state=4")  # fmt: skip
     assert status == 0, said
+
+
+def test_pictures_in_folders_as_the_readme_says(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for number in range(2):
+            red = Image.new("RGB", (40, 36), (255, 0, 0))
+            red.save(tmp_path / "train" / label / f"{number}.png")
+    readme = (DIGITS.parent / "README.md").read_text()
+    start = readme.index("      model = dict(data_preprocessor")
+    snippet = textwrap.dedent(readme[start : readme.index("- **Arrays**")])
+    config = tmp_path / "mine.py"
+    config.write_text(f'_base_ = "{DIGITS.with_name("zigma-tiny_photos.py")}"\n' + snippet)
+    cfg = load_config(config, {"train_dataloader.dataset.data_root": str(tmp_path / "train")})
+    check_config(cfg)
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        model = MODELS.build(cfg.model)
+    batch = model.data_preprocessor({key: [dataset[3][key]] for key in ("inputs", "data_samples")})
+    assert batch["inputs"].shape == (1, 3, 32, 32) and batch["inputs"][0, :, 5, 5].tolist() == [1, -1, -1]
+    assert int(batch["data_samples"][0].gt_label) == 1
+    assert model(**batch, mode="loss")["loss"].isfinite()
+
+
+def test_a_published_recipe_takes_steps_on_shards(run, tmp_path):
+    """The text-conditional recipe, its network narrowed, on a shard in the published layout; and a sample of it."""
+    with tarfile.open(tmp_path / "train-000000.tar", "w") as tar:
+        for number in range(6):
+            for key, shape in (("img_feature256.npy", (4, 8, 8)), ("caption_feature.npy", (2, 3, 6))):
+                data = io.BytesIO()
+                np.save(data, np.random.randn(*shape).astype(np.float32))
+                member = tarfile.TarInfo(f"{number:06}.{key}")
+                member.size = data.tell()
+                data.seek(0)
+                tar.addfile(member, data)
+    narrow = ("model.network.arch=tiny", "model.network.text_channels=6", "model.network.positions=learned")
+    status, said = run(
+        "train.py", COCO, "--work-dir", tmp_path / "work", "--no-persistent-workers", "--cfg-options", *narrow,
+        f"train_dataloader.dataset.data_root={tmp_path}", "train_dataloader.batch_size=3",
+        "train_dataloader.num_workers=0", "train_cfg.max_iters=2", "default_hooks.checkpoint.interval=2",
+    )  # fmt: skip
+    assert status == 0, said
+    np.save(tmp_path / "text.npy", np.random.randn(1, 3, 6))
+    status, said = run("sample.py", COCO, tmp_path / "work" / "iter_2.pth", "--text", tmp_path / "text.npy", "--num", 2,
+                       "--out", tmp_path / "grid.png", "--method", "euler", "--steps", 2,
+                       "--cfg-options", *narrow)  # fmt: skip
+    assert status == 0 and "--vae decodes them" in said, said
