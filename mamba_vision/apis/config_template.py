@@ -136,7 +136,7 @@ model = dict(
     loss=dict(type='DeepSupervisionLoss', loss=dict(type='DiceCELoss', batch_dice=False)),
     inferer=dict(type='SlidingWindowInferer', roi_size=patch_size, sw_batch_size=batch_size, overlap=0.5,
                  mode='gaussian', sigma_scale=0.125),
-    mirror_axes=$mirror)  # (0, 1, 2) averages over all mirrored copies in prediction: 8 times the work, a little better
+    mirror_axes=$mirror)  # (0, 1, 2) averages over mirrored copies in prediction: 8 times the work, a little better
 
 # ---- Data -----------------------------------------------------------------------------------------------------------
 $augmentation
