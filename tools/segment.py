@@ -10,6 +10,7 @@ run.json. A scan that fails is listed at the end and the others go on; the exit 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     # After the arguments, so that --help and a misspelt option answer at once.
     from rich.console import Console
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting makes shared cores ten times slower
     from mamba_vision.utils.quiet import quiet_imports
 
     with quiet_imports():
