@@ -1,4 +1,5 @@
 from mamba_vision.models.losses.deep_supervision import DeepSupervisionLoss
 from mamba_vision.models.losses.dice_ce import DiceCELoss
+from mamba_vision.models.losses.pixel import PixelLoss
 
-__all__ = ["DeepSupervisionLoss", "DiceCELoss"]
+__all__ = ["DeepSupervisionLoss", "DiceCELoss", "PixelLoss"]

@@ -1,4 +1,5 @@
 from mamba_vision.models.tasks.generation import DiffusionGenerator
+from mamba_vision.models.tasks.restoration import ImagePreprocessor, ImageRestorer
 from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
 
-__all__ = ["DiffusionGenerator", "VolumeSegmentor"]
+__all__ = ["DiffusionGenerator", "ImagePreprocessor", "ImageRestorer", "VolumeSegmentor"]

@@ -1,0 +1,57 @@
+"""PSNR and SSIM as an MMEngine metric."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from mamba_vision.evaluation.restoration_scores import prepared, psnr, ssim
+from mamba_vision.registry import METRICS
+
+SCORES = {"psnr": psnr, "ssim": ssim}
+
+
+@METRICS.register_module()
+class RestorationMetric(BaseMetric):
+    """Means over images of PSNR (dB) and SSIM; see `restoration_scores`.
+
+    The means are Python floats, so that a checkpoint that remembers them loads weights-only.
+
+    Args:
+        border: pixels of the result that are left out on every side: the scale in super-resolution, 0 elsewhere.
+        y_channel: on luminance (super-resolution, JPEG) instead of all channels (denoising).
+        quantize: round results to 256 levels.
+        scores: some of 'psnr', 'ssim'.
+        prefix: in front of the names, e.g. 'Set5'.
+
+    Raises:
+        ValueError: an unknown score.
+    """
+
+    default_prefix = ""  # the names are clear without one; None would warn
+
+    def __init__(
+        self, border: int = 0, y_channel: bool = False, quantize: bool = True,
+        scores: Sequence[str] = ("psnr", "ssim"), collect_device: str = "cpu", prefix: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(collect_device, prefix)
+        if unknown := set(scores) - set(SCORES):
+            raise ValueError(f"scores: found {sorted(unknown)}, expected some of {', '.join(SCORES)}")
+        self.border, self.y_channel, self.quantize, self.scores = border, y_channel, quantize, tuple(scores)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Score each sample: `pred_image` and `gt_image` (C, H, W) in [0, 1]."""
+        for sample in data_samples:
+            if sample["pred_image"].shape != sample["gt_image"].shape:
+                found, want = (tuple(sample[key].shape) for key in ("pred_image", "gt_image"))
+                raise ValueError(
+                    f"{sample.get('path', 'image')}: found a result of shape {found}, the truth has {want}"
+                )
+            pair = [
+                prepared(sample[key], self.border, self.y_channel, self.quantize) for key in ("pred_image", "gt_image")
+            ]
+            self.results.append({name: SCORES[name](*pair) for name in self.scores})
+
+    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
+        """Means over images."""
+        return {name: sum(result[name] for result in results) / len(results) for name in self.scores}

@@ -1,0 +1,133 @@
+"""Restoring large images tile by tile: the published geometry, with seams blended away or, as published, cut.
+
+An image of H rows is split into H // tile + 1 bands of equal height (mirrored up at its end to make it so); each is
+read with a margin of a tenth of its height into its neighbours, and the same along columns. Published code pastes
+each tile without its margins. A network that looks at whole tiles, as state space models do, then leaves seams that can
+be seen; here neighbours fade into each other around their common border instead.
+
+Legend: B batch, C channels, H, W rows and columns, s scale.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mamba_vision.models.layers.mirror_padding import mirror_to
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images are split.
+
+    Attributes:
+        tile: sides shorter than this are not split; bands are of this length at most.
+        overlap: margin on every inner side, over the band's length.
+        blend: fade tiles into each other; False pastes them as published.
+    """
+
+    tile: int = 200
+    overlap: float = 0.1
+    blend: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tile, int) or self.tile < 16:
+            raise ValueError(f"tile: expected a whole number of pixels of at least 16, found {self.tile!r}")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"overlap: expected a share of the tile from 0 to 0.5, found {self.overlap!r}")
+
+
+@dataclass(frozen=True)
+class Band:
+    """One tile along one axis, in pixels of the input: what is read, and which part of it is the tile's own."""
+
+    start: int
+    stop: int
+    core_start: int
+    core_stop: int
+
+
+def bands(length: int, tiling: Tiling) -> list[Band]:
+    """The tiles along an axis; the last core may end behind `length`, which is then to be mirrored up to it."""
+    count = length // tiling.tile + 1
+    core = -(-length // count)
+    margin = int(core * tiling.overlap)
+    total = core * count
+    return [
+        Band(max(k * core - margin, 0), min((k + 1) * core + margin, total), k * core, (k + 1) * core)
+        for k in range(count)
+    ]
+
+
+def restore_in_tiles(
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    scale: int = 1,
+    tiling: Tiling | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Apply `network` to an image of any size, one tile after another.
+
+    Args:
+        network: maps (B, C, h, w) to (B, C', s * h, s * w).
+        image: (B, C, H, W); tiles are cut from where it lies, and moved by `network` if need be.
+        scale: s.
+        tiling: by default the published tiles, blended.
+        progress: called with tiles done and all tiles.
+
+    Returns:
+        (B, C', s * H, s * W), where the network's results lie.
+
+    Raises:
+        ValueError: the network's result is not s times its input.
+    """
+    tiling = tiling or Tiling()
+    height, width = image.shape[2:]
+    rows, columns = bands(height, tiling), bands(width, tiling)
+    image = mirror_to(image, (rows[-1].core_stop, columns[-1].core_stop), repeat_edge=False)
+    total, done, out = len(rows) * len(columns), 0, None
+    for row in rows:
+        for column in columns:
+            tile = image[:, :, row.start : row.stop, column.start : column.stop]
+            result = network(tile)
+            want = tuple(scale * side for side in tile.shape[2:])
+            if tuple(result.shape[2:]) != want:
+                raise ValueError(f"scale: found a result of {tuple(result.shape[2:])} pixels, expected {want}")
+            if out is None:
+                size = (*result.shape[:2], scale * image.shape[2], scale * image.shape[3])
+                out = result.new_zeros(size)
+            _add(out, result, row, column, scale, tiling.blend)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return out[:, :, : scale * height, : scale * width]
+
+
+def _add(out: Tensor, result: Tensor, row: Band, column: Band, scale: int, blend: bool) -> None:
+    """Put a tile's result where it belongs, weighted so that the weights of all tiles add up to one."""
+    if blend:
+        weights = [_weights(band, scale, result) for band in (row, column)]
+        target = out[:, :, scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
+        target += result * weights[0][:, None] * weights[1]
+        return
+    inner = [slice(scale * (b.core_start - b.start), scale * (b.core_stop - b.start)) for b in (row, column)]
+    place = [slice(scale * b.core_start, scale * b.core_stop) for b in (row, column)]
+    out[:, :, place[0], place[1]] = result[:, :, inner[0], inner[1]]
+
+
+def _weights(band: Band, scale: int, like: Tensor) -> Tensor:
+    """One along the band, zero in the outer halves of its margins, where the border of the tile is near, and straight
+    slopes across the core's ends between them: those of neighbours add up to one."""
+    weights = torch.ones(scale * (band.stop - band.start), dtype=like.dtype, device=like.device)
+    for margin, ends in ((band.core_start - band.start, False), (band.stop - band.core_stop, True)):
+        if margin == 0:
+            continue
+        half = margin // 2
+        slope = (torch.arange(2 * scale * half, dtype=like.dtype, device=like.device) + 0.5) / max(2 * scale * half, 1)
+        edge = torch.cat([slope.new_zeros(scale * (margin - half)), slope])
+        if ends:
+            weights[-len(edge) :] *= edge.flip(0)
+        else:
+            weights[: len(edge)] *= edge
+    return weights
