@@ -8,8 +8,10 @@ __all__ = [
     "VolumeResult",
     "evaluate_volumes",
     "inference_volume",
+    "init_restorer",
     "init_volume_model",
     "plan_dataset",
+    "restore_picture",
     "train",
 ]
 
@@ -21,8 +23,10 @@ __getattr__ = lazy_names(
         "VolumeResult": "mamba_vision.apis.volume_inference",
         "evaluate_volumes": "mamba_vision.apis.volume_testing",
         "inference_volume": "mamba_vision.apis.volume_inference",
+        "init_restorer": "mamba_vision.apis.restoration",
         "init_volume_model": "mamba_vision.apis.volume_model",
         "plan_dataset": "mamba_vision.apis.planning",
+        "restore_picture": "mamba_vision.apis.restoration",
         "train": "mamba_vision.apis.training",
     },
 )
