@@ -130,7 +130,7 @@ def sliding_window_logits(
     limit = max_memory or available_memory() // 2
     tiled, in_file = _choose(size, window, classes, limit)
     store = LogitsStore((classes, *size), (scratch or tempfile.gettempdir()) if in_file else None)
-    store.where += f", at most {format_size(limit)} of memory"
+    store.where += f" (limit {format_size(limit)})"
 
     total, done = math.prod(len(places) for places in starts), 0
 
