@@ -3,13 +3,18 @@
 from mamba_vision.utils.lazy import lazy_names
 
 __all__ = [
+    "ImageClassifierInferencer",
+    "ImageSegmentationInferencer",
     "TrainOptions",
     "VolumeInferencer",
     "VolumeResult",
     "evaluate_volumes",
+    "get_model",
     "inference_volume",
+    "init_image_model",
     "init_restorer",
     "init_volume_model",
+    "list_models",
     "plan_dataset",
     "restore_picture",
     "train",
@@ -18,13 +23,18 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "ImageClassifierInferencer": "mamba_vision.apis.classification",
+        "ImageSegmentationInferencer": "mamba_vision.apis.image_segmentation",
         "TrainOptions": "mamba_vision.apis.training",
         "VolumeInferencer": "mamba_vision.apis.volume_inferencer",
         "VolumeResult": "mamba_vision.apis.volume_inference",
         "evaluate_volumes": "mamba_vision.apis.volume_testing",
+        "get_model": "mamba_vision.apis.models",
         "inference_volume": "mamba_vision.apis.volume_inference",
+        "init_image_model": "mamba_vision.apis.image_model",
         "init_restorer": "mamba_vision.apis.restoration",
         "init_volume_model": "mamba_vision.apis.volume_model",
+        "list_models": "mamba_vision.apis.model_names",
         "plan_dataset": "mamba_vision.apis.planning",
         "restore_picture": "mamba_vision.apis.restoration",
         "train": "mamba_vision.apis.training",

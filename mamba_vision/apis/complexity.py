@@ -37,24 +37,22 @@ class Complexity:
         return self.multiply_adds + self.scan
 
 
-def complexity(model: nn.Module, *shapes: Sequence[int]) -> Complexity:
-    """Parameters and operations of a model on inputs of these shapes.
+def complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
+    """Parameters and operations of `model(*inputs)`.
 
     Nothing is computed: a copy of the model on PyTorch's meta device, without weights, is run.
 
     Args:
         model: any module, on any device.
-        shapes: one a positional argument of its forward, batch first; a tensor stands for itself (class numbers, for
-            example).
+        inputs: tensors on any device; those of `example_inputs` take no memory.
 
     Raises:
-        ValueError: the model cannot take these shapes.
+        ValueError: the model cannot take these inputs.
     """
     parameters = sum(value.numel() for value in model.parameters())
-    on_meta = all(value.device.type == "meta" for value in model.parameters())
+    on_meta = all(value.device.type == "meta" for value in model.state_dict().values())
     model = (model if on_meta else copy.deepcopy(model).to("meta")).eval()
-    inputs = [s.to("meta") if isinstance(s, Tensor) else torch.empty(tuple(s), device="meta") for s in shapes]
-    products, scan = _run(model, inputs)
+    products, scan = _run(model, [x.to("meta") for x in inputs])
     return Complexity(parameters, products // 2, scan)
 
 

@@ -38,6 +38,11 @@ class Variant:
         return self.is_backbone and "out_type" in self.arguments
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """Its entry in the table of variants."""
+        return _archs(self.system)[self.options["arch"]]
+
+    @property
     def arguments(self) -> Mapping[str, inspect.Parameter]:
         """What its constructor takes."""
         return inspect.signature(self.system).parameters
@@ -58,7 +63,7 @@ def variants() -> dict[str, Variant]:
         MODELS.import_from_location()
     found = {}
     for system in MODELS.module_dict.values():
-        archs = getattr(sys.modules[system.__module__], "ARCHS", None)
+        archs = _archs(system)
         if archs is None or "arch" not in inspect.signature(system).parameters:
             continue
         for form, options in getattr(system, "published_forms", {"": {}}).items():
@@ -96,6 +101,10 @@ def find_variant(name: str) -> Variant:
     near = near or difflib.get_close_matches(asked, bare, n=5, cutoff=0.6)
     hint = f"nearest: {', '.join(bare[known] for known in near)}" if near else "list_models() has all names"
     raise ValueError(f"model {name!r} is not known; {hint}")
+
+
+def _archs(system: type) -> Mapping[str, Any] | None:
+    return getattr(sys.modules[system.__module__], "ARCHS", None)
 
 
 def _bare(name: str) -> str:

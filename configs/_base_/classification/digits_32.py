@@ -2,6 +2,11 @@
 # nothing to download, a schedule for a CPU.
 data_preprocessor = dict(num_classes=10, mean=[127.5], std=[127.5], to_rgb=False)
 pipeline = [dict(type="PackInputs")]
+test_pipeline = [  # of picture files, for tools/classify.py
+    dict(type="LoadImageFromFile", color_type="grayscale"),
+    dict(type="Resize", scale=(32, 32)),
+    dict(type="PackInputs"),
+]
 digits = dict(type="mamba_vision.SmallPictures", name="digits", size=32, pipeline=pipeline)
 train_dataloader = dict(
     batch_size=64,

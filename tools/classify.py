@@ -1,0 +1,88 @@
+"""Name what is in pictures: a file, several, or folders of them, of any size.
+
+    python tools/classify.py vmamba_tiny_s1l8 vssm1_tiny_0230s_ckpt_epoch_264.pth photo.jpg
+    python tools/classify.py configs/rsmamba/rsmamba-base_uc.py rsmamba_b_uc.pth scenes/ --csv scenes.csv --draw seen/
+
+MODEL is a configuration or a name of mamba_vision.list_models(). A damaged picture is reported and the others go on;
+the exit status is then 1.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="configuration file, or name of a model")
+    parser.add_argument("checkpoint", help="weights, trained here or as published")
+    parser.add_argument("images", type=Path, nargs="+", help="pictures, or folders of them")
+    parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
+    parser.add_argument("--topk", type=_positive, default=5, help="classes reported (default 5)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row a picture and class")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="write the pictures with their label on them")
+    parser.add_argument("--batch-size", type=_positive, default=8, help="pictures predicted together (default 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
+    return value
+
+
+def write_csv(path: Path, results: list) -> None:
+    from mamba_vision.utils.atomic import atomic_path
+
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "rank", "label", "score", "error"])
+        for result in results:
+            if result.error:
+                table.writerow([result.image, "", "", "", result.error])
+            for rank, (label, score) in enumerate(zip(result.labels, result.scores), 1):
+                table.writerow([result.image, rank, label, score, ""])
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    from mamba_vision.utils.quiet import quiet_imports
+
+    try:
+        from mamba_vision.apis.image_files import find_images, picture_names
+
+        images = find_images(args.images, args.recursive)
+        with quiet_imports():
+            from mamba_vision.apis.classification import ImageClassifierInferencer
+
+        inferencer = ImageClassifierInferencer(args.model, args.checkpoint, args.device)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    names = picture_names(images, ".png")
+    draw = None if args.draw is None else lambda image: args.draw / names[image]
+    results = []
+    for result in inferencer.classify(images, args.batch_size, args.topk, draw):
+        results.append(result)
+        pairs = ", ".join(f"{label} {score:.3f}" for label, score in zip(result.labels, result.scores))
+        print(f"{result.image}: {(result.error and 'FAILED') or pairs}", flush=True)
+    if args.csv:
+        write_csv(args.csv, results)
+    if args.json:
+        from mamba_vision.utils.atomic import write_json
+
+        write_json(args.json, [result.as_dict() for result in results])
+    failed = [result for result in results if result.error]
+    written = [str(path) for path in (args.csv, args.json, args.draw) if path is not None]
+    print(f"{len(results) - len(failed)} of {len(results)} classified" + (f"; {', '.join(written)}" if written else ""))
+    for result in failed:
+        print(f"failed: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
