@@ -86,7 +86,7 @@ def build_from_config(cfg: Config) -> nn.Module:
 
 
 def config_of(variant: Variant, classes: int) -> Config:
-    """The shipped configuration of a classifier of this variant and number of classes, else one with ImageNet's pipeline.
+    """The shipped configuration of a classifier of this variant and classes, else one with ImageNet's pipeline.
 
     Raises:
         ValueError: the variant is no backbone.

@@ -54,7 +54,7 @@ def test_finding(images):
     with pytest.raises(FileNotFoundError, match="none: no such image"):
         find_images([images / "none"])
     (images / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no image in this folder, expected .png"):
+    with pytest.raises(FileNotFoundError, match=r"no image in this folder, expected \.png"):
         find_images([images / "empty"])
 
 

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
     "mamba_vision", "torch", "torchvision", "triton", "numpy", "scipy", "onedl-mmengine", "onedl-mmcv",
-    "onedl-mmsegmentation", "onedl-mmpretrain", "monai", "nibabel", "pydicom", "SimpleITK", "torchmetrics", "safetensors",
-    "onnx", "onnxruntime",
+    "onedl-mmsegmentation", "onedl-mmpretrain", "monai", "nibabel", "pydicom", "SimpleITK", "torchmetrics",
+    "safetensors", "onnx", "onnxruntime",
 )  # fmt: skip
 
 
