@@ -1,10 +1,11 @@
-"""The causal convolution on a GPU, in Triton; the contract is in kernels/README.md. float64 goes to the portable one."""
+"""The causal convolution on a GPU, in Triton; the contract is in kernels/README.md. float64 runs portably."""
 
 import torch
 
 from mamba_vision.kernels.causal_conv1d import portable
 from mamba_vision.kernels.causal_conv1d import triton_kernels as kernels
 from mamba_vision.kernels.triton_common import cdiv
+from mamba_vision.kernels.triton_notice import announce_compilation
 
 
 def forward(x, weight, bias, initial_states, seq_idx, silu):
@@ -43,6 +44,7 @@ def backward(grad_out, grad_final, x, weight, bias, initial_states, seq_idx, sil
 
 def launch_forward(x, weight, bias, initial, seq, y, silu: bool, order=None) -> None:
     """Fill y (b, k, step, c) from x (b, k, row, c); weight (k c, width), bias (k c)."""
+    announce_compilation()
     batch, K, length, channels = y.shape
     BT, BC = _block(x)
     nc, nt = cdiv(channels, BC), cdiv(length, BT)

@@ -121,7 +121,7 @@ def _backward_slice(
     grad_out, x, visits, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, saved, merge_sum, token_rows,
     delta_softplus, dx, ddt, dB, dC, dz,
 ):  # fmt: skip
-    """Fill the gradients of one slice of the batch; return those of dt_weight, A, D, dt_bias, conv_weight, conv_bias."""
+    """Fill a slice of the gradients by batch; return those of dt_weight, A, D, dt_bias, conv_weight, conv_bias."""
     batch, tokens, channels = x.shape
     op, low = _operands(x, visits, dt, dt_weight, A, B, C, D, dt_bias, conv_weight, conv_bias, token_rows,
                         delta_softplus)  # fmt: skip

@@ -1,4 +1,5 @@
 """From results by step (b, k, t, c) back to tokens (b, p, c): the K orders added up, every visit of a token counted."""
+# ruff: noqa: PIE808 (conditions on constants stay apart)
 
 import weakref
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def _capturing(order: torch.Tensor) -> bool:
 
 @triton.jit
 def merge_kernel(
-    y, out, z, grad, starts, steps, tokens, length, cv, n_ctiles, n_ttiles, s_b, s_k, t_b, t_k,
+    y, out, z, grad, starts, steps, tokens, length, cv, n_ctiles, n_ttiles, n_rows, s_b, s_k, t_b, t_k,
     y_b, y_k, y_t, o_b, o_k, o_t, z_b, z_t, g_b, g_t, o_c, z_c, g_c,
     K: tl.constexpr, SUM: tl.constexpr, ONCE: tl.constexpr, V: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, GRAD_Z: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
@@ -74,7 +75,7 @@ def merge_kernel(
     pid = tl.program_id(0)
     oc = (pid % n_ctiles) * BC + tl.arange(0, BC)
     p = ((pid // n_ctiles) % n_ttiles) * BT + tl.arange(0, BT)
-    row = pid // n_ctiles // n_ttiles
+    row = n_rows - 1 - pid // n_ctiles // n_ttiles  # the last written first: it may still be in L2
     if SUM:
         b = row.to(tl.int64)
     else:
@@ -151,6 +152,7 @@ def merge(y: torch.Tensor, visits: Visits, out: torch.Tensor, z=None, grad=None)
     shared = visits.order.shape[0] == 1
     merge_kernel[(nc * nt * batch * (1 if summed else K),)](
         y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels // V, nc, nt,
+        batch * (1 if summed else K),
         0 if shared else visits.starts.stride(0), visits.starts.stride(1),
         0 if shared else visits.steps.stride(0), visits.steps.stride(1),
         *(s // V for s in rows), out.stride(-1), z3.stride(-1), g3.stride(-1),

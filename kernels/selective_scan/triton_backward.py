@@ -1,10 +1,12 @@
 """Backward kernels of the selective scan, channels-last; names and layouts as in triton_forward.
 
 With g the gradient of the state after a step and X = a g what it hands to the step before:
-g = C ȳ + X(next), s̄ = Σ g (u B + A a h(before)), ū = D ȳ + s Σ g B, Ā = Σ s g a h(before), B̄ = Σ_c s u g, C̄ = Σ_c ȳ h.
+g = C ȳ + X(next), s̄ = Σ g (u B + A a h(before)), ū = D ȳ + s Σ g B, Ā = Σ s g a h(before), B̄ = Σ_c s u g,
+C̄ = Σ_c ȳ h.
 Sums over channels leave a kernel as one partial sum a channel tile, sums over time as one a chunk; `finish` adds them
 up. No two programs write to one place: no race, and the same bits every time.
 """
+# ruff: noqa: SIM102, PIE808 (conditions on constants stay apart)
 
 import triton
 import triton.language as tl
@@ -19,7 +21,16 @@ from mamba_vision.kernels.selective_scan.triton_forward import (
     step_sizes,
 )
 from mamba_vision.kernels.triton_common import (
-    LN2, LOG2E, PTX, ex2, lane_sums, pick, prefetch, rcp, sigmoid, summed_row,
+    LN2,
+    LOG2E,
+    PTX,
+    ex2,
+    lane_sums,
+    pick,
+    prefetch,
+    rcp,
+    sigmoid,
+    summed_row,
 )  # fmt: skip
 
 
@@ -166,9 +177,7 @@ def prefetch_tile(
 
 
 @triton.jit
-def prefetch_states(
-    saved, row, channels, cols, padded, wanted, NP: tl.constexpr, BC: tl.constexpr, NEAR: tl.constexpr
-):
+def prefetch_states(saved, row, channels, cols, padded, wanted, NP: tl.constexpr, BC: tl.constexpr, NEAR: tl.constexpr):
     """A tile's stored states (NP rows) and its B and C (2 NP rows)."""
     lane = tl.arange(0, 32)
     each: tl.constexpr = BC // 16  # 64 bytes a lane

@@ -7,6 +7,7 @@ by `pack`. Strides of b and k come divided by V and unspecialized, and so does t
 compiler must not find out that more than V channels lie together, see triton_common. Row strides (`u_s` and so on) are
 constants, so that a tile's rows cost no address arithmetic.
 """
+# ruff: noqa: SIM102 (conditions on constants stay apart)
 
 import triton
 import triton.language as tl
@@ -21,7 +22,7 @@ def pack(
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BT: tl.constexpr, HAS_B: tl.constexpr, HAS_C: tl.constexpr,
     ORDER: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """One launch for all small operands: A transposed and scaled; B and C in step order, as rows (t, n) and columns (n, t)."""
+    """One launch for all small operands: A transposed and scaled; B and C in step order, as rows (t, n) or columns."""
     pid = tl.program_id(0)
     on = tl.arange(0, NP)
     if pid < n_tiles * n_bk:

@@ -12,6 +12,7 @@ from mamba_vision.kernels.selective_scan import triton_forward as fw
 from mamba_vision.kernels.selective_scan import triton_one_state as one_state
 from mamba_vision.kernels.selective_scan import triton_tuning as tuning
 from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
+from mamba_vision.kernels.triton_notice import announce_compilation
 
 TILE = 8  # steps between the states kept for backward
 
@@ -21,7 +22,8 @@ class Operands:
     """Inputs of a scan over `length` steps of K groups, all as views; see triton_forward for what each means.
 
     u, delta, z (b, k, row, c); A (k c, n); B, C (b, k, row, n), or (k c, n) constant; D, bias (k c).
-    order (b or 1, k, length) int32: u, z and the gradient of y have rows by token; delta, B and C too with `token_rows`; u after all
+    order (b or 1, k, length) int32: u, z and the gradient of y have rows by token; delta,
+    B and C too with `token_rows`; u after all
     by step with `u_by_step`.
     """
 
@@ -55,7 +57,8 @@ class Operands:
 
     def flags(self) -> dict:
         return dict(
-            K=self.K, EACH=self.permutation, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None, SOFTPLUS=self.softplus,
+            K=self.K, EACH=self.permutation, HAS_Z=self.z is not None, HAS_BIAS=self.bias is not None,
+            SOFTPLUS=self.softplus,
             PRECISE=self.precise, CONST_C=self.const_C, ORDER=self.order is not None,
             U_TOKENS=self.order is not None and not self.u_by_step, D_TOKENS=self.order is not None and self.token_rows,
         )  # fmt: skip
@@ -76,6 +79,7 @@ def scan_forward(
 
     y_tokens: rows of y are tokens (the order visits none twice), else steps. saved: where to put the states.
     """
+    announce_compilation()
     op_tensors = [op.u, op.delta, y] + ([] if op.z is None else [op.z])
     if saved is None:
         saved = op.empty(*saved_shape(op.batch, op.K, op.length, op.channels, op.N)) if keep else op.empty(0)
@@ -87,18 +91,21 @@ def scan_forward(
     last_p = u if last is None else last
     bk = op.batch * op.K
     if op.N == 1:
-        choice = tuning.one_state(bk, op.channels, op.length, "forward")
+        choice = tuning.one_state(bk, op.channels, op.length, "forward", keep)
         W = min(choice.W, op.padded // choice.T)
         V, unit = _vector(choice.V, op_tensors)
-        At, cols = _pack(op, rows=False)
+        rows_of_B, rows_of_C, padded = _as_columns(op)
         BC = choice.BC if V == choice.V else 32
         nc = cdiv(op.channels, BC)
         one_state.scan_one_state[(nc * bk,)](
-            u, op.delta, cols, At, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
-            op.length, op.padded, op.channels // V, 1, nc, op.tiles, op.order_stride(),
-            op.B.stride(0), op.C.stride(0), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
-            BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, FULL=op.length % (choice.T * W) == 0, WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
-            LAST=last is not None, **flags, num_warps=max(1, W * BC // (32 * V)), num_stages=1, **capped(choice.registers),
+            u, op.delta, rows_of_B, rows_of_C, op.A, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
+            op.length, op.channels // V, 1, nc, op.tiles, op.order_stride(), op.A.stride(0),
+            op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2], *_strides(V, u,
+            op.delta, z, y), *_row_steps(u, op.delta, z, y),
+            BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, FULL=op.length % (choice.T * W) == 0,
+            PADDED=padded, LQ=_quantum(op, rows_of_B, rows_of_C), WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
+            LAST=last is not None, NEAR=choice.near, **flags, num_warps=max(1, W * BC // (32 * V)), num_stages=1,
+            **capped(choice.registers),
         )  # fmt: skip
         return saved
     choice = tuning.forward_states(bk, op.channels, op.length, op.N)
@@ -113,9 +120,12 @@ def scan_forward(
         fw.scan_states[(nc * n_chunks * bk,)](
             u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
-            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y), *_row_steps(u, op.delta, z, y),
-            N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase, FULL=op.length % choice.T == 0,
-            WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, NEAR=choice.near, **flags,
+            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y),
+            *_row_steps(u, op.delta, z, y),
+            N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase,
+            FULL=op.length % choice.T == 0,
+            WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, NEAR=choice.near,
+            **flags,
             num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
 
@@ -157,17 +167,20 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
         V, unit = _vector(choice.V, tensors)
         BC = choice.BC if V == choice.V else 32
         nc, n_chunks = cdiv(op.channels, BC), 1
-        At, cols = _pack(op, rows=False)
+        rows_of_B, rows_of_C, padded = _as_columns(op)
         sums = op.empty(bk, 1, R, op.channels)
         partial = op.empty(nc, bk, 2, op.padded)
         one_state.backward_one_state[(nc * bk,)](
-            u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, u if grad_last is None else grad_last, saved,
+            u, op.delta, rows_of_B, rows_of_C, op.A, op.B, op.C, D, bias, z, grad,
+            u if grad_last is None else grad_last, saved,
             du, ddelta, dz_or, sums, partial, u if dinitial is None else dinitial, order,
-            op.length, op.padded, op.channels // V, 1, nc, op.tiles, bk, op.order_stride(), op.B.stride(0), op.C.stride(0),
+            op.length, op.padded, op.channels // V, 1, nc, op.tiles, bk, op.order_stride(), op.A.stride(0),
+            op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2],
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
-            BC=BC, W=W, V=V, FULL=op.length % (TILE * W) == 0, WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
-            INITIAL=dinitial is not None, FAST=unit and BC == 32 * V, AHEAD=choice.ahead, **grads,
+            BC=BC, W=W, V=V, FULL=op.length % (TILE * W) == 0, PADDED=padded, LQ=_quantum(op, rows_of_B, rows_of_C),
+            WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
+            INITIAL=dinitial is not None, FAST=unit and BC == 32 * V, AHEAD=choice.ahead, NEAR=choice.near, **grads,
             num_warps=max(1, W * BC // (32 * V)), num_stages=1, **capped(choice.registers),
         )  # fmt: skip
     else:
@@ -195,8 +208,10 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1),
             *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
             *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
-            N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, FULL=op.length % TILE == 0, WHOLE=op.channels % BC == 0, UNIT=unit,
-            UNROLL=min(choice.unroll, op.N), FAST=unit and BC == 32 * V, RELOAD=choice.reload, NEAR=choice.near, **grads,
+            N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, FULL=op.length % TILE == 0, WHOLE=op.channels % BC == 0,
+            UNIT=unit,
+            UNROLL=min(choice.unroll, op.N), FAST=unit and BC == 32 * V, RELOAD=choice.reload, NEAR=choice.near,
+            **grads,
             num_warps=1, num_stages=1, **capped(choice.registers),
         )  # fmt: skip
         if dinitial is not None:
@@ -208,8 +223,8 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
 
 def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_chunks: int, flags: dict):
     tensors = [op.delta, grad] + ([] if op.z is None else [op.z])
-    V, unit = _vector(choice.local_V, tensors)
-    BC = choice.local_BC if V == choice.local_V else 32
+    V, unit = _vector(choice.local_v, tensors)
+    BC = choice.local_bc if choice.local_v == V else 32
     bk, nc = op.batch * op.K, cdiv(op.channels, BC)
     z = op.u if op.z is None else op.z
     _, rows = _pack(op, rows=True, only_C=True)
@@ -218,9 +233,10 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
     entering = torch.empty_like(ends)
     bw.adjoint_of_chunks[(nc * n_chunks * bk,)](
         op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
-        op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.order_stride(),
+        op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks,
+        op.order_stride(),
         op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad), *_row_steps(op.delta, z, grad),
-        N=op.N, NP=op.NP, BC=BC, T=choice.local_T, V=V, CHUNK=chunk, FULL=op.length % choice.local_T == 0,
+        N=op.N, NP=op.NP, BC=BC, T=choice.local_t, V=V, CHUNK=chunk, FULL=op.length % choice.local_t == 0,
         WHOLE=op.channels % BC == 0, UNIT=unit, NEAR=choice.local_near, **flags,
         num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
     )  # fmt: skip
@@ -255,9 +271,31 @@ def _pack(op: Operands, rows: bool, only_C: bool = False) -> tuple[torch.Tensor,
     return At, packed
 
 
+def _as_columns(op: Operands) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """B and C of one state as (b, k, t) with steps together: as they are if they lie so, else packed and padded."""
+    direct = op.order is None or not op.token_rows
+    for t in (op.B, op.C):
+        direct = direct and (t.dim() == 2 or t.stride(2) == 1 or op.length == 1)
+    if direct:
+        B, C = (op.empty(1, 1, 1) if t.dim() == 2 else t[..., 0] for t in (op.B, op.C))
+        return B, C, False
+    cols = _pack(op, rows=False)[1]
+    if cols.numel() == 0:
+        return op.u[..., 0], op.u[..., 0], True
+    both = cols.view(op.batch, op.K, 2, op.padded)
+    return both[:, :, 0], both[:, :, 1], True
+
+
+def _quantum(op: Operands, B: torch.Tensor, C: torch.Tensor) -> int:
+    """The power of two, up to 16, that the length and all strides of small rows are multiples of."""
+    numbers = [op.length, *B.stride()[:2], *C.stride()[:2], op.order_stride()]
+    return next(q for q in (16, 8, 4, 2, 1) if not any(n % q for n in numbers))
+
+
 def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunks: int, R: int, tokens: bool) -> None:
     bk = op.batch * op.K
-    n_tiles = 0 if op.const_B and op.const_C else cdiv(op.length, 32)
+    BT = max(32, 256 // op.NP)
+    n_tiles = 0 if op.const_B and op.const_C else cdiv(op.length, BT)
     ctiles = cdiv(op.channels, 32)
     u = op.u
     none = (0, 0, 0, 0)
@@ -268,7 +306,7 @@ def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunk
         op.length, op.padded, op.channels, bk * n_chunks, nc, partial.stride(0), bk, n_tiles, ctiles, op.order_stride(),
         *(none if op.const_B else dB.stride()), *(none if op.const_C else dC.stride()), *dA.stride(),
         *(dB.stride() if op.const_B else (0, 0)), *(dC.stride() if op.const_C else (0, 0)),
-        K=op.K, N=op.N, NP=op.NP, BT=32, BR=32, BC=32, HAS_D=dD is not None, HAS_BIAS=dbias is not None,
+        K=op.K, N=op.N, NP=op.NP, BT=BT, BR=32, BC=32, HAS_D=dD is not None, HAS_BIAS=dbias is not None,
         CONST_B=op.const_B, CONST_C=op.const_C, TOKENS=tokens, num_warps=4, num_stages=1,
     )  # fmt: skip
 

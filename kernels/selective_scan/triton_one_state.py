@@ -4,6 +4,7 @@ Rows are so cheap here that a lone warp waits for memory most of the time. So W 
 steps, tiles [T, W * BC] = registers, warps and lanes. Each warp reduces its run to (decay, what it adds); a scan over
 the warps gives every run its true first state, and a second pass from there the outputs.
 """
+# ruff: noqa: PIE808 (conditions on constants stay apart)
 
 import triton
 import triton.language as tl
@@ -17,7 +18,16 @@ from mamba_vision.kernels.selective_scan.triton_forward import (
     step_sizes,
 )
 from mamba_vision.kernels.triton_common import (
-    LN2, LOG2E, PTX, ex2, lane_sums, pick, rcp, sigmoid, summed_row,
+    LN2,
+    LOG2E,
+    PTX,
+    ex2,
+    lane_sums,
+    pick,
+    prefetch,
+    rcp,
+    sigmoid,
+    summed_row,
 )  # fmt: skip
 
 
@@ -49,6 +59,26 @@ def runs_from(carried, a, x, W: tl.constexpr, BC: tl.constexpr):
 
 
 @triton.jit
+def prefetch_pieces(
+    x0, x1, x2, x3, s0: tl.constexpr, s1: tl.constexpr, s2: tl.constexpr, s3: tl.constexpr, e0: tl.constexpr,
+    e1: tl.constexpr, e2: tl.constexpr, e3: tl.constexpr, t0: tl.constexpr, t1: tl.constexpr, t2: tl.constexpr,
+    t3: tl.constexpr, t, p, inside, which, piece, channels, NEAR: tl.constexpr,
+):  # fmt: skip
+    """Ask for rows t (or tokens p where t0..t3) of up to four tensors at int64 addresses, 64 bytes a thread."""
+    t = t.to(tl.int64)
+    p = p.to(tl.int64)
+    a = x0 + (p if t0 else t) * (s0 * e0)
+    size = tl.zeros_like(which) + e0
+    a = tl.where(which == 1, x1 + (p if t1 else t) * (s1 * e1), a)
+    size = tl.where(which == 1, e1, size)
+    a = tl.where(which == 2, x2 + (p if t2 else t) * (s2 * e2), a)
+    size = tl.where(which == 2, e2, size)
+    a = tl.where(which == 3, x3 + (p if t3 else t) * (s3 * e3), a)
+    size = tl.where(which == 3, e3, size)
+    prefetch(a + piece * 64, inside & (p >= 0) & (piece * 64 < channels * size), NEAR)
+
+
+@triton.jit
 def spread(x, T: tl.constexpr, W: tl.constexpr, BC: tl.constexpr):
     """[T, W] to [T, W * BC]."""
     return tl.reshape(tl.broadcast_to(x[:, :, None], [T, W, BC]), [T, W * BC])
@@ -56,15 +86,17 @@ def spread(x, T: tl.constexpr, W: tl.constexpr, BC: tl.constexpr):
 
 @triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "y_b", "y_k"])
 def scan_one_state(
-    u, delta, cols, At, Bc, Cc, D, bias, z, y, initial, last, saved, order,
-    length, padded, cv, one, n_ctiles, n_tiles, order_b, bc_c, cc_c,
+    u, delta, Bt, Ct, A, Bc, Cc, D, bias, z, y, initial, last, saved, order,
+    length, cv, one, n_ctiles, n_tiles, order_b, a_c, bc_c, cc_c, bt_b, bt_k, ct_b, ct_k,
     u_b, u_k, u_c, d_b, d_k, d_c, z_b, z_k, z_c, y_b, y_k, y_c,
     u_s: tl.constexpr, d_s: tl.constexpr, z_s: tl.constexpr, y_s: tl.constexpr,
     K: tl.constexpr, BC: tl.constexpr, T: tl.constexpr, W: tl.constexpr, V: tl.constexpr, EVERY: tl.constexpr,
-    FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
+    FULL: tl.constexpr, PADDED: tl.constexpr, LQ: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr,
+    UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
+    NEAR: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     pc = pid % n_ctiles
@@ -89,7 +121,7 @@ def scan_one_state(
         bias_c = tl.load(bias + kc, mask=mc, other=0.0)
     if HAS_D:
         D_c = tl.load(D + kc, mask=mc, other=0.0)
-    a_c = tl.load(At + kc, mask=mc, other=0.0)
+    a_c = tl.load(A + kc * a_c, mask=mc, other=0.0) * LOG2E
     if CONST_B:
         B_t = tl.broadcast_to(tl.load(Bc + kc * bc_c, mask=mc, other=0.0).to(tl.float32)[None, :], [T, W * BC])
     if CONST_C:
@@ -103,8 +135,9 @@ def scan_one_state(
     d_p = delta + (b * d_b + k * d_k) * V + (across(oc, d_c, UNIT) + (0 if D_TOKENS else run * d_s))[None, :]
     z_p = z + (b * z_b + k * z_k) * V + (across(oc, z_c, UNIT) + run * z_s)[None, :]
     y_p = y + (b * y_b + k * y_k) * V + (across(oc, y_c, UNIT) + (0 if Y_TOKENS else run * y_s))[None, :]
-    order_p = order + b * order_b + k * length
-    B_p = cols + bk.to(tl.int64) * 2 * padded
+    order_p = order + tl.multiple_of(b * order_b + k * length, LQ)
+    B_p = Bt + (tl.multiple_of(b * bt_b + k * bt_k, LQ) if PADDED or not CONST_B else 0)
+    C_p = Ct + (tl.multiple_of(b * ct_b + k * ct_k, LQ) if PADDED or not CONST_C else 0)
     zero64 = b * 0
 
     ALL: tl.constexpr = FULL and WHOLE
@@ -112,11 +145,12 @@ def scan_one_state(
     ALL_U: tl.constexpr = ALL_P if U_TOKENS else ALL
     ALL_D: tl.constexpr = ALL_P if D_TOKENS else ALL
     last_tile = length - T * W
-    last_run = padded - T * W
+    SAFE: tl.constexpr = FULL or PADDED
+    last_run = tl.cdiv(length, T * W) * (T * W) - T * W
     if not CONST_B:
-        B_next = tl.load(B_p + step)
+        B_next = fetch(B_p + step, step < length, SAFE)
     if not CONST_C:
-        C_next = tl.load(B_p + padded + step)
+        C_next = fetch(C_p + step, step < length, SAFE)
     p = spread(row_numbers(order_p, step, step < length, ORDER, FULL), T, W, BC)
     later = (tl.minimum(T * W, last_tile) + step) if FULL else (T * W + step)
     p_next = row_numbers(order_p, later, later < length, ORDER, FULL)
@@ -124,8 +158,28 @@ def scan_one_state(
     m_p = (m_s & (p >= 0)) if ORDER else m_s
     u_next = fetch(row_pointers(u_p, p, zero64, ot_c, one, u_s, UNIT, U_TOKENS), m_p if U_TOKENS else m_s, ALL_U)
     d_next = fetch(row_pointers(d_p, p, zero64, ot_c, one, d_s, UNIT, D_TOKENS), m_p if D_TOKENS else m_s, ALL_D)
+    # a thread for every 64 bytes of the tile after the next one
+    u_e: tl.constexpr = u.dtype.element_ty.primitive_bitwidth // 8
+    d_e: tl.constexpr = delta.dtype.element_ty.primitive_bitwidth // 8
+    PIECES: tl.constexpr = BC * (u_e if u_e > d_e else d_e) // 64
+    place = tl.arange(0, 2 * T * W * PIECES)
+    which = place // (T * W * PIECES)
+    piece = (place // (T * W)) % PIECES
+    far = place % (T * W)
+    u_first = (u + (b * u_b + k * u_k) * V + pc * BC).to(tl.int64)
+    d_first = (delta + (b * d_b + k * d_k) * V + pc * BC).to(tl.int64)
+    if NEAR > 0 and UNIT:
+        t_far = 2 * T * W + far
+        p_far = row_numbers(order_p, t_far, t_far < length, ORDER, False)
     for t0 in range(0, length, T * W):
         now = zero64 + t0
+        if NEAR > 0 and UNIT:
+            t_far = t0 + 2 * T * W + far
+            prefetch_pieces(
+                u_first, d_first, u_first, u_first, u_s, d_s, u_s, u_s, u_e, d_e, u_e, u_e, U_TOKENS, D_TOKENS, False,
+                False, t_far, p_far, t_far < length, which, piece, channels - pc * BC, NEAR,
+            )  # fmt: skip
+            p_far = row_numbers(order_p, t_far + T * W, t_far + T * W < length, ORDER, False)
         inside = t0 + ot_c + (w * T)[None, :] < length
         p_now = p
         u_t = u_next.to(tl.float32)
@@ -134,11 +188,11 @@ def scan_one_state(
             z_t = fetch(row_pointers(z_p, p, now, ot_c, one, z_s, UNIT, False), inside & mc[None, :], ALL)
             z_t = z_t.to(tl.float32)
         if not CONST_B:
-            B_t = spread(B_next, T, W, BC)
-            B_next = tl.load(B_p + tl.minimum(now + T * W, last_run) + step)
+            B_t = spread(B_next.to(tl.float32), T, W, BC)
+            B_next = fetch(B_p + tl.minimum(now + T * W, last_run) + step, t0 + T * W + step < length, SAFE)
         if not CONST_C:
-            C_t = spread(C_next, T, W, BC)
-            C_next = tl.load(B_p + padded + tl.minimum(now + T * W, last_run) + step)
+            C_t = spread(C_next.to(tl.float32), T, W, BC)
+            C_next = fetch(C_p + tl.minimum(now + T * W, last_run) + step, t0 + T * W + step < length, SAFE)
         p = spread(p_next, T, W, BC)
         if FULL:  # behind the last tile, it is loaded again: cheaper than masks
             ahead = zero64 + tl.minimum(t0 + T * W, last_tile)
@@ -166,8 +220,9 @@ def scan_one_state(
             y_t = D_c[None, :] * u_t
         for i in tl.static_range(T):
             if KEEP and i % EVERY == 0:
-                tile = t0 // EVERY + w * (T // EVERY) + i // EVERY
-                tl.store(saved + (bk.to(tl.int64) * n_tiles + tile) * channels + oc, h, mask=(tile < n_tiles) & mc)
+                first = t0 + w * T + i
+                at = (bk.to(tl.int64) * n_tiles + first // EVERY) * channels + oc
+                tl.store(saved + at, h, mask=(first % EVERY == 0) & (first < length) & mc)
             h = pick(a, i, ot_c) * h + pick(su, i, ot_c) * pick(B_t, i, ot_c)
             y_t = tl.where(ot_c == i, y_t + (h * pick(C_t, i, ot_c))[None, :], y_t)
         if W == 1:
@@ -175,7 +230,8 @@ def scan_one_state(
         if HAS_Z:
             y_t = y_t * z_t * sigmoid(z_t)
         m_y = inside & mc[None, :]
-        put(row_pointers(y_p, p_now, now, ot_c, one, y_s, UNIT, Y_TOKENS), y_t, (m_y & (p_now >= 0)) if Y_TOKENS else m_y,
+        put(row_pointers(y_p, p_now, now, ot_c, one, y_s, UNIT, Y_TOKENS), y_t,
+            (m_y & (p_now >= 0)) if Y_TOKENS else m_y,
             ALL_P if Y_TOKENS else ALL)  # fmt: skip
     if LAST:  # beyond the end the step size is 0, so the state stays
         tl.store(last + own, carried, mask=(w == 0) & mc)
@@ -184,16 +240,18 @@ def scan_one_state(
 @triton.jit(do_not_specialize=["cv", "one", "u_b", "u_k", "d_b", "d_k", "z_b", "z_k", "g_b", "g_k",
                                "du_b", "du_k", "dd_b", "dd_k", "dz_b", "dz_k"])  # fmt: skip
 def backward_one_state(
-    u, delta, cols, At, Bc, Cc, D, bias, z, grad, grad_last, saved, du, ddelta, dz, sums, partial, dinitial, order,
-    length, padded, cv, one, n_ctiles, n_tiles, n_bk, order_b, bc_c, cc_c,
+    u, delta, Bt, Ct, A, Bc, Cc, D, bias, z, grad, grad_last, saved, du, ddelta, dz, sums, partial, dinitial, order,
+    length, padded, cv, one, n_ctiles, n_tiles, n_bk, order_b, a_c, bc_c, cc_c, bt_b, bt_k, ct_b, ct_k,
     u_b, u_k, u_c, d_b, d_k, d_c, z_b, z_k, z_c, g_b, g_k, g_c, du_b, du_k, du_c, dd_b, dd_k, dd_c, dz_b, dz_k, dz_c,
     u_s: tl.constexpr, d_s: tl.constexpr, z_s: tl.constexpr, g_s: tl.constexpr,
     du_s: tl.constexpr, dd_s: tl.constexpr, dz_s: tl.constexpr,
     K: tl.constexpr, BC: tl.constexpr, W: tl.constexpr, V: tl.constexpr,
-    FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
+    FULL: tl.constexpr, PADDED: tl.constexpr, LQ: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr,
+    UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LAST: tl.constexpr, INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr, FAST: tl.constexpr, AHEAD: tl.constexpr,
+    NEAR: tl.constexpr,
 ):  # fmt: skip
     """Tiles from the last to the first; warp 0 has a tile's last run, so that the adjoint moves from warp to warp."""
     pid = tl.program_id(0)
@@ -225,7 +283,7 @@ def backward_one_state(
     D_c = tl.zeros([W * BC], tl.float32)
     if HAS_D:
         D_c = tl.load(D + kc, mask=mc, other=0.0)
-    a_c = tl.load(At + kc, mask=mc, other=0.0)
+    a_c = tl.load(A + kc * a_c, mask=mc, other=0.0) * LOG2E
     if CONST_B:
         B_t = tl.broadcast_to(tl.load(Bc + kc * bc_c, mask=mc, other=0.0).to(tl.float32)[None, :], [T, W * BC])
     if CONST_C:
@@ -246,8 +304,9 @@ def backward_one_state(
     du_p = du + (b * du_b + k * du_k) * V + (across(oc, du_c, UNIT) + run * du_s)[None, :]
     dd_p = ddelta + (b * dd_b + k * dd_k) * V + (across(oc, dd_c, UNIT) + (0 if DD_TOKENS else run * dd_s))[None, :]
     dz_p = dz + (b * dz_b + k * dz_k) * V + (across(oc, dz_c, UNIT) + run * dz_s)[None, :]
-    order_p = order + b * order_b + k * length
-    B_p = cols + bk.to(tl.int64) * 2 * padded
+    order_p = order + tl.multiple_of(b * order_b + k * length, LQ)
+    B_p = Bt + (tl.multiple_of(b * bt_b + k * bt_k, LQ) if PADDED or not CONST_B else 0)
+    C_p = Ct + (tl.multiple_of(b * ct_b + k * ct_k, LQ) if PADDED or not CONST_C else 0)
     dB_p = partial + (pc * n_bk + bk).to(tl.int64) * 2 * padded
     dC_p = dB_p + padded
     h_p = saved + (bk.to(tl.int64) * n_tiles + w) * channels + oc
@@ -268,23 +327,48 @@ def backward_one_state(
     u_next = fetch(row_pointers(u_p, p, now, ot_c, one, u_s, UNIT, U_TOKENS), m_p if U_TOKENS else m_s, ALL_U)
     g_next = fetch(row_pointers(g_p, p, now, ot_c, one, g_s, UNIT, ORDER), m_p, ALL_P)
     d_next = fetch(row_pointers(d_p, p, now, ot_c, one, d_s, UNIT, D_TOKENS), m_p if D_TOKENS else m_s, ALL_D)
+    SAFE: tl.constexpr = FULL or PADDED
     if not CONST_B:
-        B_next = tl.load(B_p + now + step)
+        B_next = fetch(B_p + now + step, t0 + step < length, SAFE)
     if not CONST_C:
-        C_next = tl.load(B_p + padded + now + step)
+        C_next = fetch(C_p + now + step, t0 + step < length, SAFE)
     h_next = fetch(h_p + (now // T) * channels, (t0 + w * T < length) & mc, ALL)
+    # a thread for every 64 bytes of the tile after the next one
+    u_e: tl.constexpr = u.dtype.element_ty.primitive_bitwidth // 8
+    d_e: tl.constexpr = delta.dtype.element_ty.primitive_bitwidth // 8
+    g_e: tl.constexpr = grad.dtype.element_ty.primitive_bitwidth // 8
+    PIECES: tl.constexpr = BC * (u_e if u_e > d_e else d_e) // 64
+    place = tl.arange(0, 4 * T * W * PIECES)
+    which = place // (T * W * PIECES)
+    piece = (place // (T * W)) % PIECES
+    far = place % (T * W)
+    u_first = (u + (b * u_b + k * u_k) * V + pc * BC).to(tl.int64)
+    d_first = (delta + (b * d_b + k * d_k) * V + pc * BC).to(tl.int64)
+    g_first = (grad + (b * g_b + k * g_k) * V + pc * BC).to(tl.int64)
+    z_first = (z + (b * z_b + k * z_k) * V + pc * BC).to(tl.int64)
+    if NEAR > 0 and UNIT:
+        t_far = t0 - 2 * T * W + far
+        p_far = row_numbers(order_p, t_far, t_far >= 0, ORDER, False)
     for i in range(0, tiles):
         t0 = (tiles - 1 - i) * (T * W)
         now = zero64 + t0
+        if NEAR > 0 and UNIT:
+            t_far = t0 - 2 * T * W + far
+            prefetch_pieces(
+                u_first, d_first, g_first, z_first, u_s, d_s, g_s, z_s, u_e, d_e, g_e, u_e, U_TOKENS, D_TOKENS, ORDER,
+                False, t_far, p_far, (t_far >= 0) & (which < (4 if HAS_Z else 3)), which, piece, channels - pc * BC,
+                NEAR,
+            )  # fmt: skip
+            p_far = row_numbers(order_p, t_far - T * W, t_far - T * W >= 0, ORDER, False)
         inside = t0 + ot_c + (w * T)[None, :] < length
         p_now = p
         before = tl.maximum(now - T * W, 0)
         if not CONST_B:
-            B_t = spread(B_next, T, W, BC)
-            B_next = tl.load(B_p + before + step)
+            B_t = spread(B_next.to(tl.float32), T, W, BC)
+            B_next = fetch(B_p + before + step, before + step < length, SAFE)
         if not CONST_C:
-            C_t = spread(C_next, T, W, BC)
-            C_next = tl.load(B_p + padded + before + step)
+            C_t = spread(C_next.to(tl.float32), T, W, BC)
+            C_next = fetch(C_p + before + step, before + step < length, SAFE)
         h = h_next
         h_next = fetch(h_p + (before // T) * channels, mc, WHOLE)
         u_t = u_next.to(tl.float32)

@@ -1,6 +1,7 @@
 """Block shapes and splits by class of shape, as measured on an H200 (docs/performance.md): nobody waits for a tuner.
 
-Every choice is correct for every shape; only speed depends on it.
+Every choice is correct for every shape; only speed depends on it. A choice of V > 1 is taken back where strides or
+alignment do not allow it (triton_launch).
 """
 
 from collections.abc import Iterator
@@ -9,20 +10,24 @@ from dataclasses import dataclass, replace
 
 from mamba_vision.kernels.triton_common import cdiv
 
-# Programs of one warp that fill an H200 once at the register caps below (132 multiprocessors x 12 warps).
-ONE_WAVE = 1584
+MULTIPROCESSORS = 132
+# One-warp programs that a multiprocessor holds at a register cap; a wave that is just full is the fastest.
+RESIDENT = {128: 16, 160: 12, 168: 12, None: 8}
 
 
 @dataclass(frozen=True)
 class ForwardStates:
-    """scan_states: channels and steps a tile, channels a thread, register cap, steps a chunk (None: not split)."""
+    """scan_states: channels and steps a tile, channels a thread, register cap, steps a chunk (None: not split).
+
+    near: prefetch what the next tile reads, 0 not, 1 into L1, 2 into L2.
+    """
 
     BC: int = 64
-    T: int = 4
+    T: int = 2
     V: int = 2
-    registers: int | None = None
+    registers: int | None = 168
     chunk: int | None = None
-    near: int = 1
+    near: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,42 +36,44 @@ class BackwardStates:
 
     BC: int = 32
     V: int = 1
-    registers: int | None = 168
+    registers: int | None = 160
     unroll: int = 2
-    reload: bool = True
+    reload: bool = False
     chunk: int | None = None
     near: int = 1
+    local_bc: int = 32
+    local_t: int = 4
+    local_v: int = 1
+    local_registers: int | None = 128
     local_near: int = 1
-    local_BC: int = 64
-    local_T: int = 4
-    local_V: int = 2
-    local_registers: int | None = None
 
 
 @dataclass(frozen=True)
 class OneState:
-    """scan_one_state, backward_one_state: W warps of T steps."""
+    """scan_one_state, backward_one_state: W runs of T steps at once; `ahead`: next rows in registers."""
 
-    BC: int = 32
+    BC: int = 64
     T: int = 8
-    W: int = 4
-    V: int = 1
+    W: int = 1
+    V: int = 2
     registers: int | None = None
     ahead: bool = True
+    near: int = 1
 
 
-_overrides: dict[type, dict] = {}
+_overrides: dict[object, dict] = {}
 
 
 @contextmanager
 def override(**choices: dict) -> Iterator[None]:
-    """Fields to use instead of the tuned ones inside the block, for tests and benchmarks: override(ForwardStates={...})."""
-    names = {cls.__name__: cls for cls in (ForwardStates, BackwardStates)} | {
-        "OneStateForward": "forward",
-        "OneStateBackward": "backward",
-    }
+    """Fields to use instead of the tuned ones inside the block, for tests and benchmarks.
+
+    `override(ForwardStates=dict(chunk=16), OneStateForward=dict(W=4))`; also BackwardStates and OneStateBackward.
+    """
+    keys = {"ForwardStates": ForwardStates, "BackwardStates": BackwardStates}
+    keys |= {"OneStateForward": "forward", "OneStateBackward": "backward"}
     before = dict(_overrides)
-    _overrides.update({names[name]: fields for name, fields in choices.items()})
+    _overrides.update({keys[name]: fields for name, fields in choices.items()})
     try:
         yield
     finally:
@@ -76,31 +83,56 @@ def override(**choices: dict) -> Iterator[None]:
 
 def forward_states(rows: int, channels: int, length: int, states: int) -> ForwardStates:
     """`rows` is batch x groups (or orders)."""
-    if states > 16 or channels <= 32:
-        choice = ForwardStates(BC=32, V=1, registers=None if states > 16 else 128)
-    else:
+    wide, narrow = rows * cdiv(channels, 64), rows * cdiv(channels, 32)
+    many = 8 * MULTIPROCESSORS
+    if states > 16:
+        choice = ForwardStates(BC=32, V=1, registers=None)
+        choice = replace(choice, chunk=_chunk(narrow, length, None))
+    elif wide >= many:
         choice = ForwardStates()
-    choice = replace(choice, chunk=_chunk(rows * cdiv(channels, choice.BC), length))
+    elif narrow >= many or length < 512:
+        choice = ForwardStates(BC=32, V=1, T=4, registers=128)
+    elif channels >= 256:
+        choice = ForwardStates(T=4, chunk=_chunk(wide, length, 168), near=1)
+    else:
+        choice = ForwardStates(BC=32, V=1, T=4, registers=128, chunk=_chunk(narrow, length, 128))
     return replace(choice, **_overrides.get(ForwardStates, {}))
 
 
 def backward_states(rows: int, channels: int, length: int, states: int) -> BackwardStates:
-    choice = BackwardStates(local_BC=32, local_V=1) if states > 16 or channels <= 32 else BackwardStates()
-    choice = replace(choice, chunk=_chunk(rows * cdiv(channels, choice.BC), length))
+    wide, narrow = rows * cdiv(channels, 64), rows * cdiv(channels, 32)
+    if narrow >= 8 * MULTIPROCESSORS or length < 512:
+        choice = BackwardStates()
+    elif channels >= 256:
+        choice = BackwardStates(BC=64, V=2, registers=None, chunk=_chunk(wide, length, None))
+    else:
+        choice = BackwardStates(registers=168, reload=True, chunk=_chunk(narrow, length, 168))
     return replace(choice, **_overrides.get(BackwardStates, {}))
 
 
-def one_state(rows: int, channels: int, length: int, direction: str) -> OneState:
-    W = 1
-    while W < 8 and W * 2 * 8 < length + 8 and rows * cdiv(channels, 32) * W < 6000:
-        W *= 2
-    return replace(OneState(W=W), **_overrides.get(direction, {}))
+def one_state(rows: int, channels: int, length: int, direction: str, keep: bool = True) -> OneState:
+    """`direction` is forward or backward; `keep`: forward stores states for backward."""
+    few = rows * cdiv(channels, 64) < 5 * MULTIPROCESSORS
+    if few:
+        W = 8
+        while W > 1 and length < W * 8:
+            W //= 2
+        choice = OneState(BC=32, V=1, W=W, registers=None if direction == "forward" else 168)
+    elif channels % 64:
+        choice = OneState(BC=32, V=2, W=2, registers=128)
+        if direction == "backward":
+            choice = OneState(BC=32, V=1, W=2, registers=168)
+    elif direction == "forward":
+        choice = OneState(T=8 if keep and length % 8 == 0 else 4, near=int(length >= 512))
+    else:
+        choice = OneState(near=int(length >= 512))
+    return replace(choice, **_overrides.get(direction, {}))
 
 
-def _chunk(programs: int, length: int) -> int | None:
-    """Steps a chunk so that all programs are one full wave; None where the batch alone is enough."""
-    if programs >= ONE_WAVE // 2 or length < 256:
+def _chunk(programs: int, length: int, registers: int | None) -> int | None:
+    """Steps a chunk so that all programs are one full wave and no more; None where a split does not pay."""
+    chunks = MULTIPROCESSORS * RESIDENT[registers] // programs
+    if chunks < 2:
         return None
-    size = max(128, cdiv(length, max(1, ONE_WAVE // programs)))
-    size = cdiv(size, 16) * 16
+    size = max(128, cdiv(cdiv(length, chunks), 16) * 16)
     return size if size < length else None

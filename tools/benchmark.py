@@ -1,0 +1,356 @@
+"""Time the scan kernels and whole models: against the floor of the machine, and against published times.
+
+    python tools/benchmark.py --op selective_scan                     every shape of the table, on the GPU
+    python tools/benchmark.py --op ordered_scan --shapes vmamba_t_s1
+    python tools/benchmark.py --model VMamba:tiny --input 128,3,224,224
+On a CPU the portable backend is compared with the plain loop, at small shapes. Writes JSON and, with --plot, a picture.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+from pathlib import Path
+
+# name: batch, channels, length, states, gate
+SCANS = {
+    "vim_s_224": (128, 768, 197, 16, True),
+    "vim_t_1248_seg": (2, 384, 6084, 16, True),
+    "segmamba_s0_b2": (2, 96, 262144, 16, True),
+    "segmamba_s1_b2": (2, 192, 32768, 16, True),
+    "umamba_3d_b1": (1, 96, 110592, 16, True),
+}
+# name: batch, channels, side of the grid, states; four orders
+ORDERED = {
+    "vmamba_t_s1": (128, 96, 56, 1),
+    "vmamba_t_s2": (128, 192, 28, 1),
+    "vmamba_t_s3": (128, 384, 14, 1),
+    "vmamba_t_s4": (128, 768, 7, 1),
+    "mambair_b4": (4, 360, 64, 16),
+}
+SMALL_SCANS = {"small": (2, 384, 197, 16, True), "small_n1": (2, 96, 784, 1, False)}
+SMALL_ORDERED = {"small": (1, 96, 14, 1)}
+# An H200: bytes/s of a copy, special functions/s, issue slots/s of the multiply-add pipe (docs/performance.md)
+BANDWIDTH, SPECIAL, SLOTS = 4.25e12, 132 * 16 * 1.98e9, 132 * 128 * 1.98e9
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--op", choices=("selective_scan", "ordered_scan"), action="append", help="default: both")
+    parser.add_argument("--model", action="append", help="a registered model, Name or Name:arch")
+    parser.add_argument("--input", default="128,3,224,224", help="shape of a model's input (default: %(default)s)")
+    parser.add_argument("--shapes", nargs="+", help="names of shapes (default: all)")
+    parser.add_argument("--backend", choices=("triton", "portable", "reference"), help="default: by device")
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument(
+        "--baseline", type=Path, default=Path(__file__).parent.parent / "benchmarks/published_h200.json"
+    )
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
+    parser.add_argument("--plot", type=Path, help="also draw fractions of the floor and ratios here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(machine_line(torch, device))
+    published = json.loads(args.baseline.read_text()) if args.baseline.is_file() and device == "cuda" else {}
+    results = []
+    if args.model:
+        for name in args.model:
+            results.append(run_model(name, args, device, published.get("models", {})))
+    for op in args.op or ([] if args.model else ["selective_scan", "ordered_scan"]):
+        results += run_op(op, args, device, published.get(op, {}))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"machine": machine_line(torch, device), "results": results}, indent=1) + "\n")
+    print(f"written: {args.out}")
+    if args.plot:
+        plot(results, args.plot)
+
+
+def machine_line(torch, device: str) -> str:
+    try:
+        import triton
+
+        compiler = f"Triton {triton.__version__}"
+    except ImportError:
+        compiler = "no Triton"
+    chip = torch.cuda.get_device_name() if device == "cuda" else (platform.processor() or platform.machine())
+    return f"{chip}, PyTorch {torch.__version__}, {compiler}, Python {platform.python_version()}"
+
+
+# ---- ops -------------------------------------------------------------------------------------------------------------
+def run_op(op: str, args: argparse.Namespace, device: str, published: dict) -> list[dict]:
+    import torch
+
+    from mamba_vision.kernels import use_backend
+
+    table = {
+        ("selective_scan", "cuda"): SCANS, ("ordered_scan", "cuda"): ORDERED,
+        ("selective_scan", "cpu"): SMALL_SCANS, ("ordered_scan", "cpu"): SMALL_ORDERED,
+    }[op, device]  # fmt: skip
+    known = {*SCANS, *ORDERED, *SMALL_SCANS, *SMALL_ORDERED}
+    if unknown := set(args.shapes or ()) - known:
+        raise SystemExit(f"--shapes: unknown {', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
+    names = [name for name in table if not args.shapes or name in args.shapes]
+    dtype = torch.float32 if device == "cpu" else getattr(torch, args.dtype)
+    prepare = prepare_scan if op == "selective_scan" else prepare_order
+    rows = []
+    print(f"\n{op}, {str(dtype).removeprefix('torch.')}; µs, medians of {args.repeats}")
+    print(f"{'shape':18}{'forward':>9}{'floor':>8}{'share':>7}{'ratio':>7}{'fwd+bwd':>10}{'floor':>8}{'share':>7}"
+          f"{'ratio':>7}{'MiB':>7}")  # fmt: skip
+    for name in names:
+        backends = [args.backend] if device == "cuda" or args.backend else ["portable", "reference"]
+        for backend in backends:
+            with use_backend(backend):
+                sets = [prepare(table[name], dtype, device) for _ in range(3 if device == "cuda" else 1)]
+                row = {"op": op, "shape": name, "backend": backend or "triton", **measure(sets, device, args.repeats)}
+            if device == "cuda":
+                row |= floors(op, table[name], dtype.itemsize)
+                row |= ratios(row, published.get(f"{name}_{short(args.dtype)}"))
+            rows.append(row)
+            print_row(row)
+            del sets
+    return rows
+
+
+def prepare_scan(shape, dtype, device):
+    """(forward, forward and backward) as functions of nothing, over inputs of their own."""
+    import torch
+
+    from mamba_vision.kernels import selective_scan
+
+    batch, channels, length, states, gate = shape
+
+    def tokens(scale=1.0):
+        return (
+            (torch.randn(batch, length, channels, device=device, dtype=dtype) * scale).transpose(1, 2).requires_grad_()
+        )
+
+    def by_step():
+        return torch.randn(batch, 1, length, states, device=device, dtype=dtype).transpose(2, 3).requires_grad_()
+
+    A = (-torch.rand(channels, states, device=device) * 8 - 0.1).requires_grad_()
+    D = torch.randn(channels, device=device, requires_grad=True)
+    bias = (torch.rand(channels, device=device) - 4).requires_grad_()
+    inputs = (tokens(), tokens(0.5), A, by_step(), by_step(), D, tokens() if gate else None, bias)
+    return run_pair(lambda: selective_scan(*inputs, delta_softplus=True), inputs, tokens().detach())
+
+
+def prepare_order(shape, dtype, device):
+    import torch
+
+    from mamba_vision.kernels import ordered_scan
+
+    batch, channels, side, states = shape
+    L, K = side * side, 4
+    grid = torch.arange(L, device=device).view(side, side)
+    rows, columns = grid.flatten(), grid.t().flatten()
+    order = torch.stack([rows, columns, rows.flip(0), columns.flip(0)]).int()
+
+    def made(*size):
+        return torch.randn(*size, device=device, dtype=dtype).requires_grad_()
+
+    A = (-torch.rand(K, channels, states, device=device) * 8 - 0.1).requires_grad_()
+    D = torch.randn(K, channels, device=device, requires_grad=True)
+    bias = (torch.rand(K, channels, device=device) - 4).requires_grad_()
+    x, dt = made(batch, L, channels), made(batch, K, L, channels)
+    inputs = (x, dt, A, made(batch, K, L, states), made(batch, K, L, states), D, bias)
+
+    def forward():
+        return ordered_scan(x, order, dt, None, *inputs[2:5], D, bias)
+
+    return run_pair(forward, inputs, torch.randn_like(x))
+
+
+def run_pair(forward, inputs, grad):
+    import torch
+
+    leaves = [t for t in inputs if t is not None]
+
+    def infer():
+        with torch.no_grad():
+            return forward()
+
+    def train():
+        return torch.autograd.grad(forward(), leaves, grad)
+
+    return infer, train
+
+
+def measure(sets, device: str, repeats: int) -> dict:
+    """Medians of both, rotating over the input sets so that no cache answers; extra memory of forward and backward."""
+    import torch
+
+    found = {}
+    for i, key in enumerate(("forward_us", "forward_backward_us")):
+        runs = [pair[i] for pair in sets]
+        found[key] = time_gpu(runs, repeats) if device == "cuda" else time_cpu(runs, max(1, repeats // 10))
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        sets[0][1]()
+        found["extra_MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return found
+
+
+def time_gpu(runs, repeats: int) -> float:
+    """Events around each call; a pause on the device before it lets the host run ahead, as it does in a real model."""
+    import torch
+
+    for run in runs * 2:
+        run()
+    torch.cuda.synchronize()
+    events = []
+    for i in range(repeats):
+        torch.cuda._sleep(2_000_000)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        runs[i % len(runs)]()
+        end.record()
+        events.append((start, end))
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in events) * 1e3
+
+
+def time_cpu(runs, repeats: int) -> float:
+    from time import perf_counter
+
+    runs[0]()
+    times = []
+    for _ in range(repeats):
+        start = perf_counter()
+        runs[0]()
+        times.append(perf_counter() - start)
+    return statistics.median(times) * 1e6
+
+
+def floors(op: str, shape, size: int) -> dict:
+    """Least times: each input read and each output written once, exponentials, multiply-adds; the largest counts."""
+    if op == "selective_scan":
+        batch, channels, length, states, gate = shape
+        K, read, written = 1, 2 + gate, 1
+        grads = 2 + gate
+    else:
+        batch, channels, side, states = shape
+        length, K, read, written, grads = side * side, 4, 1 + 4, 1, 1 + 4
+    rows = batch * length * channels
+    small = batch * K * length * 2 * states * size
+    elements = rows * K * states
+    forward = max(
+        (rows * (read + written) * size + small) / BANDWIDTH, (elements + 2 * rows * K) / SPECIAL, 4 * elements / SLOTS
+    )
+    backward = max(
+        (rows * (read + 1 + grads) * size + 2 * small) / BANDWIDTH, (elements + 3 * rows * K) / SPECIAL,
+        13 * elements / SLOTS,
+    )  # fmt: skip
+    return {"forward_floor_us": forward * 1e6, "forward_backward_floor_us": (forward + backward) * 1e6}
+
+
+def ratios(row: dict, published: dict | None) -> dict:
+    """Published time over ours."""
+    if not published:
+        return {}
+    both = published.get("forward_backward_us") or published["forward_us"] + published["backward_us"]
+    found = {
+        "forward_ratio": published["forward_us"] / row["forward_us"],
+        "forward_backward_ratio": both / row["forward_backward_us"],
+    }
+    if "extra_MiB" in published:
+        found["published_extra_MiB"] = published["extra_MiB"]
+    return found
+
+
+def print_row(row: dict) -> None:
+    def cell(value, width, digits=0, suffix=""):
+        return f"{'-' if value is None else format(value, f'.{digits}f') + suffix:>{width}}"
+
+    line = f"{row['shape'] + ('' if row['backend'] == 'triton' else ' ' + row['backend'][:8]):18}"
+    for key, width in (("forward", 9), ("forward_backward", 10)):
+        floor = row.get(f"{key}_floor_us")
+        share = None if floor is None else 100 * floor / row[f"{key}_us"]
+        line += (
+            cell(row[f"{key}_us"], width)
+            + cell(floor, 8)
+            + cell(share, 7, 0, "%")
+            + cell(row.get(f"{key}_ratio"), 7, 2)
+        )
+    print(line + cell(row.get("extra_MiB"), 7))
+
+
+def short(dtype: str) -> str:
+    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[dtype]
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+def run_model(name: str, args: argparse.Namespace, device: str, published: dict) -> dict:
+    """Samples a second of inference and of training (forward and backward, no optimizer), under autocast; peak MiB."""
+    import torch
+
+    from mamba_vision.registry import MODELS
+
+    kind, _, arch = name.partition(":")
+    size = tuple(int(n) for n in args.input.split(","))
+    spec = {"type": kind, **({"arch": arch} if arch else {})}
+    if kind in ("SegMamba", "UMamba"):
+        spec |= {"in_channels": size[1]}
+    model = MODELS.build(spec).to(device)
+    dtype = getattr(torch, args.dtype)
+    x = [torch.randn(size, device=device) for _ in range(2)]
+
+    def run(i, training):
+        with torch.set_grad_enabled(training), torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            out = model(x[i])
+        if training:
+            total = sum(o.float().mean() for o in (out if isinstance(out, (list, tuple)) else [out]))
+            total.backward()
+            model.zero_grad(set_to_none=True)
+
+    row = {"model": name, "input": list(size), "dtype": args.dtype}
+    for key, training in (("inference", False), ("training", True)):
+        model.train(training)
+        runs = [lambda i=i, training=training: run(i, training) for i in range(2)]
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            microseconds = time_gpu(runs, max(5, args.repeats // 3))
+            row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            microseconds = time_cpu(runs, 1)
+        row[f"{key}_per_s"] = size[0] / microseconds * 1e6
+    print(f"\n{name} {size}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items() if isinstance(v, float)))
+    for key, values in published.items():
+        if arch and key.startswith(f"{kind.lower()}_{arch}"[:6]) and key.endswith(short(args.dtype)):
+            print(f"  published {key}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    return row
+
+
+def plot(results: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in results if "forward_us" in row]
+    figure, axes = plt.subplots(figsize=(9, 0.45 * len(rows) + 1.5), layout="constrained")
+    labels = [f"{row['shape']} {row['backend']}" for row in rows]
+    for offset, key in ((-0.2, "forward"), (0.2, "forward_backward")):
+        places = [i + offset for i in range(len(rows))]
+        axes.barh(places, [row[f"{key}_us"] for row in rows], 0.38, label=key.replace("_", " + "))
+        for place, row in zip(places, rows):
+            if f"{key}_floor_us" in row:
+                axes.plot([row[f"{key}_floor_us"]] * 2, [place - 0.19, place + 0.19], color="black")
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("µs (black: the floor)")
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"drawn: {path}")
+
+
+if __name__ == "__main__":
+    main()
