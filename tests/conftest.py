@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +21,10 @@ from golden import Case  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="run recorded cases there, e.g. cuda")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""
@@ -28,7 +33,28 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def on_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--device cuda` what a test makes is made there, and convolutions keep float32's precision."""
+    device = request.config.getoption("--device")
+    if device == "cpu":
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.device(device):
+        yield
+
+
 @pytest.fixture(scope="session")
-def golden():
-    """`golden('vim/vim_tiny_224')` is that recorded parity case."""
-    return lambda name: Case.load(GOLDEN / name)
+def golden(request: pytest.FixtureRequest) -> Callable[[str], Case]:
+    """`golden('vim/vim_tiny_224')` is that recorded parity case, its inputs on the device of `--device`."""
+    device = request.config.getoption("--device")
+
+    def load(name: str) -> Case:
+        case = Case.load(GOLDEN / name)
+        if device != "cpu":
+            inputs = case.inputs()
+            case.inputs = lambda: {key: value.to(device) for key, value in inputs.items()}
+        return case
+
+    return load
