@@ -56,12 +56,19 @@ def example_inputs(
 ) -> tuple[Tensor, ...]:
     """A batch of one for `model(*inputs)`: an image or volume, and times and a condition where the network wants them.
 
+    A network that takes several images has a method `input_shapes(size)`, which gives their shapes without the batch.
+
     Args:
         model: a network, backbone or classifier.
         size: spatial size; default: `usual_size`.
         channels: of the image; default: those of the first convolution.
         device: where the tensors are made; uninitialized.
     """
+    if hasattr(model, "input_shapes"):  # networks of several inputs say what these are
+        shapes = model.input_shapes(tuple(size or usual_size(model)))
+        if channels not in (None, shapes[0][0]):
+            raise ValueError(f"channels: found {channels}, expected {shapes[0][0]} for {type(model).__name__}")
+        return tuple(torch.empty(1, *shape, device=device) for shape in shapes)
     convolution = first_convolution(model)
     size = tuple(size or usual_size(model))
     axes = len(convolution.kernel_size)

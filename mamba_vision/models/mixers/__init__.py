@@ -1,6 +1,7 @@
 from mamba_vision.models.mixers.bi_attention import BiAttention
 from mamba_vision.models.mixers.bidirectional import BidirectionalMamba
 from mamba_vision.models.mixers.direction_merge import DirectionMerge
+from mamba_vision.models.mixers.fusion_ssm import FusionSSM
 from mamba_vision.models.mixers.local_ss2d import LocalSS2D
 from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.models.mixers.multi_mamba import MultiMamba
@@ -18,6 +19,7 @@ __all__ = [
     "BidirectionalMamba",
     "CascadeSS2D",
     "DirectionMerge",
+    "FusionSSM",
     "LocalSS2D",
     "Mamba",
     "MultiMamba",

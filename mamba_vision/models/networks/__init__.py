@@ -1,3 +1,4 @@
+from mamba_vision.models.networks.fusionmamba import FusionMamba
 from mamba_vision.models.networks.lightm_unet import LightMUNet
 from mamba_vision.models.networks.mambair import MambaIR
 from mamba_vision.models.networks.mambair_unet import MambaIRUNet
@@ -6,4 +7,4 @@ from mamba_vision.models.networks.segmamba import SegMamba
 from mamba_vision.models.networks.umamba import UMamba
 from mamba_vision.models.networks.zigma import ZigMa
 
-__all__ = ["LightMUNet", "MambaIR", "MambaIRUNet", "MambaIRv2", "SegMamba", "UMamba", "ZigMa"]
+__all__ = ["FusionMamba", "LightMUNet", "MambaIR", "MambaIRUNet", "MambaIRv2", "SegMamba", "UMamba", "ZigMa"]

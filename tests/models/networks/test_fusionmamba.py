@@ -1,0 +1,179 @@
+"""FusionMamba: parity of layers, blocks and network with the published code, variants, sizes, checkpoints, errors."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from network_cases import recorded_gradients
+from torch import Tensor, nn
+
+from mamba_vision.checkpoints import CheckpointError, load_published, published_names
+from mamba_vision.models.layers.fusion_resampling import Doubling, Halving
+from mamba_vision.models.mixers import FusionSSM
+from mamba_vision.models.networks.fusionmamba import ARCHS, PARAMETERS, FusionBody, FusionMamba, SpectralAttention
+from mamba_vision.registry import MIXERS, MODELS
+
+MIXER_CASES = {
+    "ssm_v2_bands": (dict(scan="bidirectional"), None),
+    "ssm_v6_four_direction": ({}, (6, 10)),
+    "fssm_v0_causal": (dict(two_inputs=True, scan="raster"), None),
+    "fssm_v3_bidirectional": (dict(two_inputs=True, scan="bidirectional"), None),
+    "fssm_v7_four_direction": (dict(two_inputs=True), (6, 10)),
+    "fssm_v9_shared": (dict(two_inputs=True, shared=True), (5, 7)),
+}
+
+
+def check(model: nn.Module, case, **outputs: Tensor) -> None:
+    case.loss(**outputs).backward()
+    case.check(recorded_gradients(model, case), **outputs)
+
+
+@pytest.mark.parametrize("name", MIXER_CASES)
+def test_mixer_parity(golden, name: str) -> None:
+    case, (options, grid) = golden(f"fusionmamba/{name}"), MIXER_CASES[name]
+    mixer = FusionSSM(32, **options)
+    load_published(mixer, case.state_dict())
+    check(mixer, case, output=mixer(*case.inputs().values(), grid=grid))
+
+
+def test_resampling_parity(golden) -> None:
+    case = golden("fusionmamba/resample")
+    model = nn.ModuleDict(dict(down=Halving(8, 16), up=Doubling(16, 8)))
+    load_published(model, case.state_dict())
+    x = case.inputs()["x"]
+    down = model["down"](x)
+    check(model, case, down=down, up=model["up"](down, x))
+
+
+def test_body_parity(golden) -> None:
+    case = golden("fusionmamba/fusion_block")
+    body = FusionBody(32)
+    load_published(body, case.state_dict())
+    pan, ms = body(**case.inputs())
+    check(body, case, pan=pan, ms=ms)
+
+
+def test_spectral_attention_parity(golden) -> None:
+    case = golden("fusionmamba/spectral_attention")
+    attention = SpectralAttention(32)
+    load_published(attention, case.state_dict())
+    check(attention, case, output=attention(case.inputs()["x"]))
+
+
+def run(case) -> tuple[FusionMamba, dict[str, Tensor]]:
+    """The case's network, loaded as the authors save it, and every recorded output."""
+    kwargs = case.source["kwargs"]
+    model = FusionMamba(dim=kwargs["dim"], guide_channels=kwargs["pan_dim"], bands=kwargs["ms_dim"])
+    load_published(model, {f"module.{name}": value for name, value in case.state_dict().items()})
+    assert sum(p.numel() for p in model.parameters()) == case.parameters
+    kept: dict[str, Tensor] = {}
+    for k in range(4):
+        model.get_submodule(f"stage{k}").register_forward_hook(
+            lambda _, __, y, k=k: kept.update({f"stage{k}_pan": y[0], f"stage{k}_ms": y[1]})
+        )
+    model.stage4.register_forward_hook(lambda _, __, y: kept.update(stage4=y))
+    model.spe_attn.register_forward_hook(lambda _, __, y: kept.update(attention=y))
+    kept["output"] = model(**case.inputs())
+    return model, {name: kept[name] for name in case.outputs}
+
+
+def test_network_parity(golden) -> None:
+    case = golden("fusionmamba/net_small")
+    model, outputs = run(case)
+    check(model, case, **outputs)
+
+
+@pytest.mark.parametrize("name", ["net_wv3_train64", pytest.param("net_wv3_test256", marks=pytest.mark.slow)])
+def test_published_network_parity(golden, name: str) -> None:
+    case = golden(f"fusionmamba/{name}")
+    with torch.no_grad():
+        case.check(**run(case)[1])
+
+
+def test_published_sizes() -> None:
+    assert set(PARAMETERS) == {arch for arch in ARCHS if not arch.startswith("tiny")}
+    with torch.device("meta"):
+        for arch, parameters in PARAMETERS.items():
+            assert sum(p.numel() for p in FusionMamba(arch).parameters()) == parameters, arch
+        assert len(FusionMamba("wv3").state_dict()) == 769
+
+
+@pytest.mark.parametrize("arch", ["tiny", "tiny_hyper"])
+@pytest.mark.parametrize(("size", "scale"), [((1, 1), 4), ((3, 5), 2), ((2, 3), 3), ((8, 4), 1)])
+def test_any_image_size(arch: str, size: tuple[int, int], scale: int) -> None:
+    model = FusionMamba(arch, scale=scale).eval()
+    ms = torch.rand(2, model.bands, *size)
+    pan = torch.rand(2, model.guide_channels, *(scale * side for side in size))
+    with torch.no_grad():
+        y = model(ms, pan)
+        assert y.shape == (2, model.bands, *pan.shape[2:]) and y.isfinite().all()
+        torch.testing.assert_close(y[1:], model(ms[1:], pan[1:]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [options for options, _ in MIXER_CASES.values()] + [dict(shared=True)])
+def test_scan_inputs_are_what_is_scanned(options: dict) -> None:
+    line = options.get("scan") is not None
+    grid = (6,) if line else (2, 3)
+    mixer = FusionSSM(5, d_state=2, norm=False, **options).double()
+    given = [torch.randn(2, 6, 5, dtype=torch.float64) for _ in range(1 + mixer.two_inputs)]
+    s = mixer.scan_inputs(*given, grid=grid)
+    total = torch.zeros(2, 5, 6, dtype=torch.float64)
+    for k, path in enumerate(s.order.tolist()):
+        state = torch.zeros(2, 5, 2, dtype=torch.float64)
+        for t, token in enumerate(path):
+            delta = s.delta[:, k, :, t, None]
+            state = (delta * s.A[k]).exp() * state + delta * s.B[:, k, None, :, t] * s.u[:, k, :, t, None]
+            y = (state * s.C[:, k, None, :, t]).sum(-1) + s.D[k] * s.u[:, k, :, t]
+            total[:, :, token] += y * F.silu(s.z[:, k, :, t]) / len(s.order)
+    torch.testing.assert_close(mixer.out_proj(total.transpose(1, 2)), mixer(*given, grid=grid), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_against_differences(shared: bool) -> None:
+    mixer = FusionSSM(3, d_state=2, two_inputs=True, shared=shared).double()
+    inputs = [torch.randn(1, 6, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda x, second: mixer(x, second, (2, 3)), inputs)
+
+
+def test_start_of_the_steps() -> None:
+    mixer = FusionSSM(64)
+    steps = F.softplus(mixer.dt_proj.bias)
+    assert steps.min() >= 0.00099 and steps.max() <= 0.1001
+    assert all(getattr(mixer, f"dt_proj{suffix}").bias.abs().max() <= 0.5 for suffix in ("_b", "_c", "_d"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype: torch.dtype) -> None:
+    model = FusionMamba("tiny")
+    with torch.autocast("cpu", dtype=dtype):
+        y = model(torch.rand(1, 4, 4, 4), torch.rand(1, 1, 16, 16))
+    y.float().mean().backward()
+    assert y.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_published_files(tmp_path) -> None:
+    source = FusionMamba("tiny")
+    state = {theirs: source.state_dict()[ours] for ours, theirs in published_names(source).items()}
+    assert "upsample.upsamle.0.weight" in state
+    torch.save(state, tmp_path / "420.pth")
+    pretrained = dict(type="Pretrained", checkpoint=str(tmp_path / "420.pth"))
+    model = MODELS.build(dict(type="mamba_vision.FusionMamba", arch="tiny", init_cfg=pretrained))
+    model.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values()))
+    with pytest.raises(CheckpointError, match="the same network with other settings"):
+        load_published(FusionMamba("tiny", bands=8), tmp_path / "420.pth")
+
+
+def test_errors() -> None:
+    model = FusionMamba("tiny")
+    with pytest.raises(ValueError, match=r"ms: found shape \(1, 3, 4, 4\), expected \(batch, 4, height, width\)"):
+        model(torch.rand(1, 3, 4, 4), torch.rand(1, 1, 16, 16))
+    with pytest.raises(ValueError, match=r"pan: found \(1, 1, 8, 8\), expected a batch of 1 with 16 x 16 pixels"):
+        model(torch.rand(1, 4, 4, 4), torch.rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="upsampler: found 'nearest'"):
+        FusionMamba("tiny", upsampler="nearest")
+    with pytest.raises(ValueError, match=r"scale: expected a whole number of at least 1, found 2\.5"):
+        FusionMamba("tiny", scale=2.5)
+    with pytest.raises(ValueError, match="this layer has 2 inputs"):
+        FusionSSM(4, two_inputs=True)(torch.rand(1, 3, 4))
+    with pytest.raises(ValueError, match="found 8 directions, expected at most 4"):
+        MIXERS.build(dict(type="FusionSSM", d_model=4, scan=["cross", "cross"]))
