@@ -1,0 +1,107 @@
+"""MambaDFuse's mixer of several inputs (Li et al., arXiv 2404.08406, figure 4): each scanned by itself, results added.
+
+Legend: B batch, L tokens, C model width, E inner width, K = 3 inputs, R step rank, N states.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mamba_vision.kernels import causal_conv1d, selective_scan
+from mamba_vision.models.mixers.branch import add_branch, branch_rates, step_rank
+from mamba_vision.models.mixers.precision import in_float16_region
+from mamba_vision.models.mixers.scan_inputs import ScanInputs
+from mamba_vision.registry import MIXERS
+
+# Input projection, branch of parameters, and the branch whose rates it uses: the last two inputs share theirs.
+BRANCHES = (("in_proj", "", ""), ("in_proj_extra1", "_b", "_b"), ("in_proj_extra2", "_c", "_b"))
+
+
+@MIXERS.register_module()
+class MultiInputMamba(nn.Module):
+    """Three causal, gated selective scans, one of each input, added up before one output projection (published: M3).
+
+    Args:
+        d_model: width C of the tokens of all inputs.
+        d_state: states N a channel.
+        d_conv: width of the causal convolutions.
+        expand: E = int(expand * d_model).
+        dt_rank: rank R of the step sizes; 'auto' is ceil(d_model / 16).
+
+    In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
+
+    Raises:
+        ValueError: `dt_rank` is not possible.
+    """
+
+    def __init__(
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: float = 2, dt_rank: int | str = "auto"
+    ) -> None:
+        super().__init__()
+        self.d_state, self.d_inner, self.dt_rank = d_state, int(expand * d_model), step_rank(dt_rank, d_model)
+        for projection, suffix, rates in BRANCHES:
+            setattr(self, projection, nn.Linear(d_model, 2 * self.d_inner, bias=False))
+            add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv)
+            if suffix:  # as published, only the first branch's step sizes start as Mamba's do
+                setattr(self, f"dt_proj{suffix}", nn.Linear(self.dt_rank, self.d_inner))
+            if rates != suffix:
+                delattr(self, f"A{suffix}_log")
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+
+    def extra_repr(self) -> str:
+        return f"d_state={self.d_state}, dt_rank={self.dt_rank}"
+
+    def forward(self, x_BLC: Tensor, extra1_BLC: Tensor, extra2_BLC: Tensor) -> Tensor:
+        """Three times (B, L, C) -> (B, L, C).
+
+        Raises:
+            ValueError: the inputs are of different shapes.
+        """
+        inputs = (x_BLC, extra1_BLC, extra2_BLC)
+        _check(inputs)
+        if in_float16_region(x_BLC):
+            with torch.autocast(x_BLC.device.type, enabled=False):
+                return self.forward(*(t.to(self.in_proj.weight.dtype) for t in inputs))
+        total_BEL = 0
+        for tokens_BLC, branch in zip(inputs, BRANCHES):
+            s = self._branch(tokens_BLC, *branch)
+            total_BEL = total_BEL + selective_scan(**s, delta_softplus=True)
+        return self.out_proj(total_BEL.transpose(1, 2))
+
+    def scan_inputs(self, x_BLC: Tensor, extra1_BLC: Tensor, extra2_BLC: Tensor) -> ScanInputs:
+        """What `forward` would scan with: K = 3 scans, one an input, in the tokens' own order."""
+        inputs = (x_BLC, extra1_BLC, extra2_BLC)
+        _check(inputs)
+        parts = [self._branch(tokens_BLC, *branch) for tokens_BLC, branch in zip(inputs, BRANCHES)]
+        for part in parts:
+            bias = part.pop("delta_bias")
+            part["delta"] = F.softplus(part["delta"].to(bias.dtype) + bias[:, None])
+        return ScanInputs(
+            **{name: torch.stack([p[name] for p in parts], dim=0 if name in ("A", "D") else 1) for name in parts[0]}
+        )
+
+    def _branch(self, tokens_BLC: Tensor, projection: str, suffix: str, rates: str) -> dict[str, Tensor]:
+        """Arguments of the selective scan of one input."""
+        part = {name: getattr(self, name + suffix) for name in ("conv1d", "x_proj", "dt_proj", "D")}
+        x_BLE, z_BLE = getattr(self, projection)(tokens_BLC).chunk(2, dim=-1)
+        weight = part["conv1d"].weight.squeeze(1)
+        u_BEL = causal_conv1d(x_BLE.transpose(1, 2), weight, part["conv1d"].bias, activation="silu")
+        p_BLP = part["x_proj"](u_BEL.transpose(1, 2))
+        dt_BLR, B_BLN, C_BLN = p_BLP.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        wide = torch.promote_types(part["D"].dtype, torch.float32)
+        return dict(
+            u=u_BEL,
+            delta=F.linear(dt_BLR, part["dt_proj"].weight).transpose(1, 2),
+            A=branch_rates(self, rates),
+            B=B_BLN.transpose(1, 2),
+            C=C_BLN.transpose(1, 2),
+            D=part["D"].to(wide),
+            z=z_BLE.transpose(1, 2),
+            delta_bias=part["dt_proj"].bias.to(wide),
+        )
+
+
+def _check(inputs: tuple[Tensor, ...]) -> None:
+    shapes = [tuple(t.shape) for t in inputs]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"x_BLC, extra1_BLC, extra2_BLC: found shapes {shapes}, expected one")
