@@ -79,13 +79,14 @@ class RestorationDataset(BaseDataset):
             raise ValueError("gt: expected a folder of images, or a layout")
         if "{quality}" in self.folders["lq"] and quality is None:
             raise ValueError(f"quality: layout {layout!r} has degraded images by quality; expected one, such as 40")
-        self.scale, self.quality, self.limit = scale, quality, limit
+        self.layout, self.scale, self.quality, self.limit = layout, scale, quality, limit
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
         """[{gt_path, name[, lq_path]}]."""
         truths = _images(Path(self.data_root, self.folders["gt"]))[: self.limit]
-        entries = [{"gt_path": str(path), "name": path.stem} for path in truths]
+        known = {} if self.layout is None else {"dataset": self.layout}
+        entries = [{"gt_path": str(path), "name": path.stem, **known} for path in truths]
         if not self.folders["lq"]:
             return entries
         folder = Path(self.data_root, self.folders["lq"].format(scale=self.scale, quality=self.quality))
@@ -159,6 +160,8 @@ class SamplePhotographs(BaseDataset):
         split: 'train' or 'test'.
         tile: side of the test tiles.
         share: of the columns that is for training.
+        detail: least standard deviation of the gray levels of a test tile, in [0, 1]: most of the photographs is sky
+            and blurred background, whose scores say nothing.
         repeat: how often training runs through both in an epoch.
         options: of MMEngine's BaseDataset, such as `pipeline`.
 
@@ -168,15 +171,16 @@ class SamplePhotographs(BaseDataset):
     """
 
     def __init__(
-        self, split: str = "train", tile: int = 96, share: float = 0.7, repeat: int = 1, **options: Any
-    ) -> None:
+        self, split: str = "train", tile: int = 96, share: float = 0.7, detail: float = 0.0, repeat: int = 1,
+        **options: Any,
+    ) -> None:  # fmt: skip
         if split not in ("train", "test"):
             raise ValueError(f"split: found {split!r}, expected 'train' or 'test'")
         if not 0 < share < 1 or not 16 <= tile <= 192 or repeat < 1:
             raise ValueError(
                 f"expected 0 < share < 1, tile from 16 to 192, repeat >= 1, found {share}, {tile}, {repeat}"
             )
-        self.split, self.tile, self.share, self.repeat = split, tile, share, repeat
+        self.split, self.tile, self.share, self.detail, self.repeat = split, tile, share, detail, repeat
         super().__init__(**options)
 
     def load_data_list(self) -> list[dict]:
@@ -189,7 +193,9 @@ class SamplePhotographs(BaseDataset):
             rows, columns = photograph.shape[:2]
             for top in range(0, rows - self.tile + 1, self.tile):
                 for left in range(round(self.share * columns), columns - self.tile + 1, self.tile):
-                    entries.append({"name": f"{name}_{top}_{left}", "corner": (name, top, left)})
+                    pixels = photograph[top : top + self.tile, left : left + self.tile]
+                    if pixels.mean(2).std() / 255 >= self.detail:
+                        entries.append({"name": f"{name}_{top}_{left}", "corner": (name, top, left)})
         return entries
 
     def get_data_info(self, idx: int) -> dict:

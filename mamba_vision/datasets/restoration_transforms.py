@@ -220,7 +220,8 @@ class PackImagePair(BaseTransform):
             raise ValueError(f"{name}: found values from {gt.min():g} to {gt.max():g}, expected 0 to 1")
         gt = cut_to_pair(gt, lq, scale, name)
         sample = RestorationDataSample(gt_image=_tensor(gt))
-        sample.set_metainfo({"name": results.get("name", ""), "path": name, "scale": scale})
+        known = {"dataset": results["dataset"]} if "dataset" in results else {}
+        sample.set_metainfo({"name": results.get("name", ""), "path": name, "scale": scale, **known})
         return {"inputs": _tensor(lq), "data_samples": sample}
 
 

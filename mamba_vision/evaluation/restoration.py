@@ -13,7 +13,7 @@ SCORES = {"psnr": psnr, "ssim": ssim}
 
 @METRICS.register_module()
 class RestorationMetric(BaseMetric):
-    """Means over images of PSNR (dB) and SSIM; see `restoration_scores`.
+    """Means over images of PSNR (dB) and SSIM; see `restoration_scores`. Of several data sets also each one's own.
 
     The means are Python floats, so that a checkpoint that remembers them loads weights-only.
 
@@ -50,8 +50,19 @@ class RestorationMetric(BaseMetric):
             pair = [
                 prepared(sample[key], self.border, self.y_channel, self.quantize) for key in ("pred_image", "gt_image")
             ]
-            self.results.append({name: SCORES[name](*pair) for name in self.scores})
+            scores = {name: SCORES[name](*pair) for name in self.scores}
+            self.results.append({"dataset": sample.get("dataset", ""), **scores})
 
-    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
-        """Means over images."""
-        return {name: sum(result[name] for result in results) / len(results) for name in self.scores}
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Means over images, and over those of each data set where there are several."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for result in results:
+            groups.setdefault(result["dataset"], []).append(result)
+        means = {name: _mean(results, name) for name in self.scores}
+        if len(groups) > 1:
+            means.update({f"{name}_{group}": _mean(of, name) for group, of in groups.items() for name in self.scores})
+        return means
+
+
+def _mean(results: list[dict[str, Any]], name: str) -> float:
+    return sum(result[name] for result in results) / len(results)

@@ -9,5 +9,5 @@ class RestorationDataSample(BaseDataElement):
     Data fields (tensors, (C, H, W), RGB or gray in [0, 1]): `gt_image`, truth; `pred_image`, result, scale times as
     large as the input.
 
-    Meta fields: `name` (str), `path` (of the truth), `scale` (int).
+    Meta fields: `name` (str), `path` (of the truth), `scale` (int), `dataset` (its layout's name, if any).
     """

@@ -250,6 +250,8 @@ def test_sample_photographs() -> None:
     train, test = SamplePhotographs("train", repeat=3, pipeline=steps), SamplePhotographs("test", pipeline=steps)
     assert len(train) == 6 and train[0]["data_samples"].gt_image.shape == (3, 426, 448)
     assert len(test) == 16 and test[0]["inputs"].shape == (3, 48, 48)
+    detailed = SamplePhotographs("test", tile=64, detail=0.1, pipeline=steps)
+    assert len(detailed) == 8 and all(one["data_samples"].gt_image.mean(0).std() > 0.1 for one in detailed)
     with pytest.raises(ValueError, match="split: found"):
         SamplePhotographs("val")
 

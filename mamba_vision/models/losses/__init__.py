@@ -1,5 +1,14 @@
+from mamba_vision.models.losses.adversarial import PerceptualLoss, UNetDiscriminator
 from mamba_vision.models.losses.deep_supervision import DeepSupervisionLoss
 from mamba_vision.models.losses.dice_ce import DiceCELoss
+from mamba_vision.models.losses.fusion_sharpening import SharpeningLoss
 from mamba_vision.models.losses.pixel import PixelLoss
 
-__all__ = ["DeepSupervisionLoss", "DiceCELoss", "PixelLoss"]
+__all__ = [
+    "DeepSupervisionLoss",
+    "DiceCELoss",
+    "PerceptualLoss",
+    "PixelLoss",
+    "SharpeningLoss",
+    "UNetDiscriminator",
+]

@@ -3,10 +3,11 @@
 Super-resolution, denoising and removal of artefacts are the same task here: degraded image in, restored image out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
@@ -46,12 +47,18 @@ class ImageRestorer(BaseModel):
         tiling: settings of `Tiling` for prediction; None: images go through the network whole.
         mixup: probability that training pairs are mixed with others of their batch, by Beta(1.2, 1.2) weights
             (Restormer's recipe, arXiv 2111.09881).
+        progressive: (until iteration, images, side) in rising order: training batches are cut to so many images and
+            random patches of that side of the input, which grow as training goes on (Restormer's recipe).
         data_preprocessor, init_cfg: MMEngine's.
+
+    Raises:
+        ValueError: a setting out of range.
     """
 
     def __init__(
         self, network: dict | nn.Module, loss: dict | nn.Module | None = None, tiling: Mapping[str, Any] | None = None,
-        mixup: float = 0.0, data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None,
+        mixup: float = 0.0, progressive: Sequence[tuple[int, int, int]] = (),
+        data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None,
     ) -> None:  # fmt: skip
         preprocessor = data_preprocessor or {"type": "ImagePreprocessor"}
         super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
@@ -60,7 +67,10 @@ class ImageRestorer(BaseModel):
         self.network = MODELS.build(network) if isinstance(network, Mapping) else network
         self.loss = MODELS.build(loss) if isinstance(loss, Mapping) else loss
         self.tiling = None if tiling is None else Tiling(**tiling)
-        self.mixup = mixup
+        self.mixup, self.progressive = mixup, tuple(tuple(stage) for stage in progressive)
+        ends = [stage[0] for stage in self.progressive]
+        if ends != sorted(set(ends)) or any(len(stage) != 3 or min(stage) < 1 for stage in self.progressive):
+            raise ValueError(f"progressive: expected rising (until iteration, images, side), found {progressive!r}")
 
     @property
     def scale(self) -> int:
@@ -80,7 +90,8 @@ class ImageRestorer(BaseModel):
         if mode == "tensor":
             return self.network(inputs)
         if mode == "loss":
-            inputs, truth = self._mixed(inputs, self._truth(inputs, data_samples))
+            inputs, truth = self._cut(inputs, self._truth(inputs, data_samples))
+            inputs, truth = self._mixed(inputs, truth)
             return {"loss": self.loss(self.network(inputs), truth)}
         if mode == "predict":
             samples = data_samples or [RestorationDataSample() for _ in inputs]
@@ -124,6 +135,21 @@ class ImageRestorer(BaseModel):
                 f"{want} for this network's scale {self.scale}"
             )
         return truth
+
+    def _cut(self, inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """The images and patches of the present stage of progressive training."""
+        if not self.training or not self.progressive:
+            return inputs, truth
+        iteration = MessageHub.get_current_instance().get_info("iter", 0)
+        left = [stage for stage in self.progressive if iteration < stage[0]] or [self.progressive[-1]]
+        _, images, side = left[0]
+        side = min(side, *inputs.shape[2:])
+        top, column = (int(torch.randint(length - side + 1, ())) for length in inputs.shape[2:])
+        s = self.scale
+        return (
+            inputs[:images, :, top : top + side, column : column + side],
+            truth[:images, :, s * top : s * (top + side), s * column : s * (column + side)],
+        )
 
     def _mixed(self, inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         if not self.training or torch.rand(()) >= self.mixup:

@@ -127,3 +127,20 @@ def test_errors() -> None:
         Tiling(overlap=0.7)
     with pytest.raises(ValueError, match=r"scale: found a result of \(16, 16\) pixels, expected \(24, 24\)"):
         restore_in_tiles(lambda t: F.interpolate(t, scale_factor=2), x, 3)
+
+
+def test_progressive_patches() -> None:
+    """Batches are cut to the stage that the iteration is in; the truth is cut alike."""
+    from mmengine.logging import MessageHub
+
+    model = restorer(loss=dict(type="PixelLoss"), progressive=[(10, 3, 8), (20, 1, 16)]).train()
+    x = torch.rand(4, 3, 20, 24)
+    truth = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    hub = MessageHub.get_instance("progressive")
+    for iteration, shape in ((0, (3, 3, 8, 8)), (9, (3, 3, 8, 8)), (10, (1, 3, 16, 16)), (99, (1, 3, 16, 16))):
+        hub.update_info("iter", iteration)
+        a, b = model._cut(x, truth)
+        assert a.shape == shape and torch.equal(b, a.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert model.eval()._cut(x, truth)[0] is x
+    with pytest.raises(ValueError, match="progressive: expected rising"):
+        restorer(progressive=[(20, 1, 16), (10, 3, 8)])

@@ -1,0 +1,12 @@
+# MambaIR, gray JPEG images of quality 40.
+_base_ = [
+    "../_base_/restoration/runtime.py",
+    "../_base_/restoration/dfwb_jpeg.py",
+    "../_base_/restoration/adam_1600k.py",
+]
+model = dict(
+    type="ImageRestorer",
+    network=dict(type="MambaIR", arch="jpeg_gray"),
+    loss=dict(type="PixelLoss", kind="charbonnier"),
+    tiling=dict(tile=200, blend=False),  # as published; blend=True leaves no seams
+)

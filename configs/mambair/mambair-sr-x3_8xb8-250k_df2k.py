@@ -1,0 +1,9 @@
+# MambaIR, super-resolution x3: starts from x2 (load_from), patches of 64 x 64, 64 in a batch on 8 GPUs.
+_base_ = ["../_base_/restoration/runtime.py", "../_base_/restoration/df2k_x3.py", "../_base_/restoration/adam_250k.py"]
+model = dict(
+    type="ImageRestorer",
+    network=dict(type="MambaIR", arch="sr_x3"),
+    loss=dict(type="PixelLoss", kind="l1"),
+    tiling=dict(tile=200, blend=False),  # as published; blend=True leaves no seams
+)
+train_dataloader = dict(batch_size=8)

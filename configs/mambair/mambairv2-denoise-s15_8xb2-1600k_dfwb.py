@@ -1,0 +1,12 @@
+# MambaIRv2, color images with Gaussian noise of sigma 15.
+_base_ = [
+    "../_base_/restoration/runtime.py",
+    "../_base_/restoration/dfwb_noise.py",
+    "../_base_/restoration/adam_1600k.py",
+]
+model = dict(
+    type="ImageRestorer",
+    network=dict(type="MambaIRv2", arch="denoise_color"),
+    loss=dict(type="PixelLoss", kind="charbonnier"),
+    tiling=dict(tile=200, blend=False),  # as published; blend=True leaves no seams
+)
