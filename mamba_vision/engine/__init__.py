@@ -12,11 +12,9 @@ from mamba_vision.engine.hooks import (
     ValidationPictureHook,
     latest_checkpoint,
 )
-from mamba_vision.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mamba_vision.engine.loops import ResumableEpochLoop
 from mamba_vision.engine.optim_wrapper import CpuAmpOptimWrapper, MambaOptimWrapperConstructor, undecayed_parameters
 from mamba_vision.engine.restoration_optim import RestorerOptimWrapperConstructor
-from mamba_vision.engine.sharded_optim import ShardedAmpOptimWrapper, ShardedOptimWrapper
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -25,15 +23,12 @@ __all__ = [
     "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",
-    "LayerDecayOptimWrapperConstructor",
     "MambaOptimWrapperConstructor",
     "ProgressHook",
     "ProgressPlotHook",
     "RestorerOptimWrapperConstructor",
     "ResumableEpochLoop",
     "SamplePictureHook",
-    "ShardedAmpOptimWrapper",
-    "ShardedOptimWrapper",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ValidationPictureHook",

@@ -1,7 +1,6 @@
 from mamba_vision.models.losses.adversarial import PerceptualLoss, UNetDiscriminator
 from mamba_vision.models.losses.deep_supervision import DeepSupervisionLoss
 from mamba_vision.models.losses.dice_ce import DiceCELoss
-from mamba_vision.models.losses.fusion_sharpening import SharpeningLoss
 from mamba_vision.models.losses.pixel import PixelLoss
 
 __all__ = [
@@ -9,6 +8,5 @@ __all__ = [
     "DiceCELoss",
     "PerceptualLoss",
     "PixelLoss",
-    "SharpeningLoss",
     "UNetDiscriminator",
 ]
