@@ -54,7 +54,10 @@ def build_model(args: argparse.Namespace):
     from mmengine.registry import init_default_scope
 
     from mamba_vision.registry import MODELS
+    from mamba_vision.utils.quiet import quiet_imports
 
+    with quiet_imports():
+        MODELS.import_from_location()
     if args.model:
         init_default_scope("mamba_vision")
         return MODELS.build({"type": args.model, **dict(map(parse_option, args.options))})

@@ -33,6 +33,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: str | Path, pattern: str) -> None:
+    """Delete what a killed process left under a temporary name in `folder`, for targets named like `pattern`.
+
+    Only for a folder that no other process writes such files to.
+    """
+    for file in Path(folder).glob(f".*.{pattern}"):
+        if re.match(r"\.[0-9a-f]{12}\.", file.name):
+            file.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` (UTF-8) to `path` atomically and return the path."""
     with atomic_path(path) as temporary:

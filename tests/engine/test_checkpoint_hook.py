@@ -71,6 +71,14 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(trained, tmp_path, mo
     assert not (work / "epoch_2.pth").exists()
 
 
+def test_half_files_of_a_killed_training_are_cleared_away(trained, tmp_path):
+    for name in (".0123456789ab.epoch_1.pth", ".ba9876543210.last_checkpoint"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".mine.pth").write_bytes(b"somebody's own")
+    train(trained, work_dir=tmp_path, validate=False, cfg_options={**QUIET, "epochs": 1, "iterations": 1})
+    assert [file.name for file in tmp_path.glob(".*")] == [".mine.pth"]
+
+
 def test_the_runner_does_not_run_what_a_hostile_file_holds(trained, tmp_path):
     path, marker = hostile_file(tmp_path, load_file(trained.parent / "epoch_2.pth")["state_dict"])
     for options in ({"resume": path}, {"cfg_options": {**QUIET, "load_from": str(path)}}):
@@ -88,7 +96,7 @@ def test_a_checkpoint_of_another_network_is_refused_before_training(trained, tmp
     state = load_file(trained.parent / "epoch_2.pth")
     torch.save({**state, "state_dict": {"backbone.weight": torch.zeros(3)}}, path)
     for options in ({"resume": path}, {"cfg_options": {**QUIET, "load_from": str(path)}}):
-        with pytest.raises(ValueError, match=r"another network.*\n.*missing"):
+        with pytest.raises(ValueError, match=r"other\.pth belongs to another network.*\n.*missing"):
             train(trained, **{"cfg_options": QUIET, "work_dir": tmp_path / "work", **options})
     wider = {name: torch.zeros(7) if name.endswith("A_log") else value for name, value in state["state_dict"].items()}
     torch.save({**state, "state_dict": wider}, path)

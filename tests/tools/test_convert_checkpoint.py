@@ -86,6 +86,15 @@ def test_bad_arguments(convert, published: Path, capsys: pytest.CaptureFixture) 
     assert "OUT must end in .pth or .safetensors" in capsys.readouterr().err
 
 
+def test_only_its_own_lines_are_printed(published: Path) -> None:
+    """Libraries that are imported on the way talk to the screen otherwise."""
+    out = published.with_name("plain.pth")
+    command = [sys.executable, TOOL, published, out, "--model", "UMamba", "--options", "arch=tiny"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ignored", f"{out}:"]
+    assert run.stderr == ""
+
+
 def test_help_is_quick() -> None:
     start = time.perf_counter()
     text = subprocess.run([sys.executable, str(TOOL), "--help"], capture_output=True, text=True, check=True).stdout

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmengine.runner import Runner
 
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.registry import HOOKS
-from mamba_vision.utils.atomic import atomic_path, write_text
+from mamba_vision.utils.atomic import atomic_path, remove_leftovers, write_text
 from mamba_vision.version import __version__
 
 INTERRUPTED = "interrupted.pth"
@@ -74,6 +75,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self.out_dir = runner.work_dir
         else:
             self.out_dir = str(Path(self.out_dir) / Path(runner.work_dir).name)
+        if is_main_process():  # a training that was killed while it wrote has left half a file
+            for pattern in ("*.pth", POINTER):
+                remove_leftovers(self._folder, pattern)
         # Every checkpoint carries the configuration as text; to lay it out takes longer than to write the file.
         object.__setattr__(runner.cfg, "_format_python_code", False)
         info = runner.message_hub.runtime_info
@@ -92,8 +96,13 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             ValueError: names or shapes of weights differ in a run that resumes; or not one fits, in one that starts.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        mine = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        if hasattr(runner, "strategy"):  # sharded weights are put together on the first process
+            weights = runner.strategy.model_state_dict()
+            if not is_main_process():
+                return
+        else:
+            weights = (runner.model.module if is_model_wrapper(runner.model) else runner.model).state_dict()
+        mine = {name: tuple(value.shape) for name, value in weights.items()}
         state = checkpoint.get("state_dict", checkpoint)
         theirs = {name.removeprefix("module."): tuple(getattr(value, "shape", ())) for name, value in state.items()}
         missing, surplus = sorted(mine.keys() - theirs.keys()), sorted(theirs.keys() - mine.keys())
@@ -109,7 +118,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 for what, names in (("missing", missing), ("left over", surplus), ("other shape", shapes))
                 if names
             ]
-            raise ValueError("the checkpoint belongs to another network than the config's:\n" + "\n".join(listed))
+            name = f"checkpoint {runner._load_from}" if runner._load_from else "the checkpoint"
+            raise ValueError(f"{name} belongs to another network than the config's:\n" + "\n".join(listed))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add what is needed to use the weights on new data."""
@@ -182,16 +192,19 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _write(self, runner: Runner, name: str, meta: dict[str, int], weights_only: bool = False) -> Path:
         path = self._folder / name
+        save = partial(
+            runner.save_checkpoint,
+            str(path.parent),
+            save_optimizer=self.save_optimizer and not weights_only,
+            save_param_scheduler=self.save_param_scheduler and not weights_only,
+            meta=dict(meta),
+            by_epoch=self.by_epoch,
+        )
         if is_main_process():
             with atomic_path(path) as temporary:
-                runner.save_checkpoint(
-                    str(temporary.parent),
-                    temporary.name,
-                    save_optimizer=self.save_optimizer and not weights_only,
-                    save_param_scheduler=self.save_param_scheduler and not weights_only,
-                    meta=dict(meta),
-                    by_epoch=self.by_epoch,
-                )
+                save(temporary.name)
+        elif hasattr(runner, "strategy"):  # sharded weights come from all processes; this one writes nothing
+            save(name)
         return path
 
     def _point_to(self, runner: Runner, name: str) -> None:
