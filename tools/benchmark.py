@@ -101,7 +101,7 @@ def run_op(op: str, args: argparse.Namespace, device: str, published: dict) -> l
     rows = []
     print(f"\n{op}, {str(dtype).removeprefix('torch.')}; µs, medians of {args.repeats}")
     print(f"{'shape':18}{'forward':>9}{'floor':>8}{'share':>7}{'ratio':>7}{'fwd+bwd':>10}{'floor':>8}{'share':>7}"
-          f"{'ratio':>7}{'MiB':>7}")  # fmt: skip
+          f"{'ratio':>7}{'MiB':>7}{'host':>7}")  # fmt: skip
     for name in names:
         backends = [args.backend] if device == "cuda" or args.backend else ["portable", "reference"]
         for backend in backends:
@@ -190,24 +190,31 @@ def measure(sets, device: str, repeats: int) -> dict:
         runs = [pair[i] for pair in sets]
         found[key] = time_gpu(runs, repeats) if device == "cuda" else time_cpu(runs, max(1, repeats // 10))
     if device == "cuda":
+        found["host_us"] = host_time(sets[0][1])
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        sets[0][1]()
+        results = sets[0][1]()  # noqa: F841 (counts as memory)
         found["extra_MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
     return found
 
 
 def time_gpu(runs, repeats: int) -> float:
     """Events around each call; a pause on the device before it lets the host run ahead, as it does in a real model."""
+    from time import perf_counter
+
     import torch
 
     for run in runs * 2:
         run()
     torch.cuda.synchronize()
+    start = perf_counter()
+    runs[0]()
+    pause = int(2e9 * (1.5 * (perf_counter() - start) + 5e-4))  # cycles, at 2 GHz
+    torch.cuda.synchronize()
     events = []
     for i in range(repeats):
-        torch.cuda._sleep(2_000_000)
+        torch.cuda._sleep(pause)
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         runs[i % len(runs)]()
@@ -215,6 +222,21 @@ def time_gpu(runs, repeats: int) -> float:
         events.append((start, end))
     torch.cuda.synchronize()
     return statistics.median(start.elapsed_time(end) for start, end in events) * 1e3
+
+
+def host_time(run) -> float:
+    """Time until a call returns, the work on the device still under way."""
+    from time import perf_counter
+
+    import torch
+
+    times = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = perf_counter()
+        run()
+        times.append(perf_counter() - start)
+    return statistics.median(times) * 1e6
 
 
 def time_cpu(runs, repeats: int) -> float:
@@ -279,7 +301,7 @@ def print_row(row: dict) -> None:
             + cell(share, 7, 0, "%")
             + cell(row.get(f"{key}_ratio"), 7, 2)
         )
-    print(line + cell(row.get("extra_MiB"), 7))
+    print(line + cell(row.get("extra_MiB"), 7) + cell(row.get("host_us"), 7))
 
 
 def short(dtype: str) -> str:

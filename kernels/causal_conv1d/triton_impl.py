@@ -62,21 +62,29 @@ def launch_backward(grad, x, weight, bias, initial, seq, dx, dinitial, silu: boo
     """Fill dx (b, k, step, c) and dinitial; return the gradients of weight and bias."""
     batch, K, length, channels = grad.shape
     width = weight.shape[1]
-    BT, BC = _block(x)
+    BT, BC = _block(dx)
     first = 0 if initial is None else 1 - width
-    nc, nt = cdiv(channels, BC), cdiv(length - first, BT)
+    nc, nt = cdiv(channels, BC), cdiv(length, BT)
     partial = torch.empty(batch, K, nt, width + 1, channels, device=x.device, dtype=torch.float32)
-    kernels.conv_backward[(nc * nt * batch * K,)](
+    c_bar = torch.empty_like(dx, dtype=torch.float32) if silu else grad
+    state_strides = (0, 0, 0) if initial is None else dinitial.stride()
+    seq_strides = (0, 0) if seq is None else seq.stride()
+    kernels.conv_backward_weights[(nc * nt * batch * K,)](
         grad, x, weight, x if bias is None else bias, x if initial is None else initial, x if seq is None else seq,
-        dx, x if dinitial is None else dinitial, partial, x if order is None else order, first, length, channels,
-        nc, nt, _order_stride(order, K, length), *grad.stride(), *x.stride(), *dx.stride(), *weight.stride(),
-        *((0, 0, 0) if initial is None else dinitial.stride()), *((0, 0) if seq is None else seq.stride()),
+        c_bar, partial, x if order is None else order, length, channels, nc, nt, _order_stride(order, K, length),
+        *grad.stride(), *x.stride(), *c_bar.stride(), *weight.stride(), *state_strides, *seq_strides,
         K=K, WIDTH=width, BT=BT, BC=BC, SILU=silu, HAS_BIAS=bias is not None,
         HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, ORDER=order is not None, num_warps=4,
     )  # fmt: skip
+    nt = cdiv(length - first, BT)
+    kernels.conv_backward_input[(nc * nt * batch * K,)](
+        c_bar, weight, x if seq is None else seq, dx, x if dinitial is None else dinitial, first, length, channels,
+        nc, nt, *c_bar.stride(), *dx.stride(), *weight.stride(), *state_strides, *seq_strides,
+        K=K, WIDTH=width, BT=BT, BC=BC, HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, num_warps=4,
+    )  # fmt: skip
     sums = partial.sum((0, 2))  # (K, width + 1, channels)
-    dweight = sums[:, :width].transpose(1, 2).reshape(weight.shape)
-    return dweight.contiguous(), None if bias is None else sums[:, width].reshape(bias.shape)
+    dweight = sums[:, :width].transpose(1, 2).reshape(weight.shape).clone()  # outputs may not share memory
+    return dweight, None if bias is None else sums[:, width].reshape(bias.shape).clone()
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Causal depthwise convolution (+ SiLU), forward and backward; one pass over memory each.
+"""Causal depthwise convolution (+ SiLU): forward in one pass over memory, backward in two.
 
 Tensors are views (b, k, row, c): k counts groups with weights of their own (one for causal_conv1d, the scan orders for
 ordered_conv1d). With `order` (b or 1, k, step) the input's rows are tokens, -1 a row of zeros; all else has steps.
@@ -70,68 +70,87 @@ def conv_forward(
 
 
 @triton.jit
-def conv_backward(
-    grad, x, weight, bias, initial, seq, dx, dinitial, partial, order, first, length, channels, n_ctiles, n_ttiles,
-    order_b, g_b, g_k, g_t, g_c, x_b, x_k, x_t, x_c, dx_b, dx_k, dx_t, dx_c, w_c, w_w, i_b, i_c, i_w, s_b, s_t,
+def conv_backward_weights(
+    grad, x, weight, bias, initial, seq, c_bar, partial, order, length, channels, n_ctiles, n_ttiles,
+    order_b, g_b, g_k, g_t, g_c, x_b, x_k, x_t, x_c, cb_b, cb_k, cb_t, cb_c, w_c, w_w, i_b, i_c, i_w, s_b, s_t,
     K: tl.constexpr, WIDTH: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr, SILU: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr, ORDER: tl.constexpr,
 ):  # fmt: skip
-    """dx at t is Σ_m weight[WIDTH - 1 - m] c̄[t + m], c̄ the gradient before the SiLU, rebuilt from the input.
-
-    `partial` (b k, tile, WIDTH + 1, c) takes each tile's sums for the weights and the bias. Steps start at `first`:
-    0, or -(WIDTH - 1) where there is an initial state, whose gradient are the steps before 0.
-    """
+    """c̄, the gradient before the SiLU; `partial` (b k, tile, WIDTH + 1, c): sums for weights and bias."""
     pid = tl.program_id(0)
     oc = (pid % n_ctiles) * BC + tl.arange(0, BC)
     tile = (pid // n_ctiles) % n_ttiles
-    t = first + tile * BT + tl.arange(0, BT)
+    t = tile * BT + tl.arange(0, BT)
+    bk = pid // n_ctiles // n_ttiles
+    b = (bk // K).to(tl.int64)
+    k = bk % K
+    mc = (oc < channels)[None, :]
+    inside = t < length
+    kc = k * channels + oc
+    seq_p = seq + b * s_b
+    seq_t = t
+    if HAS_SEQ:
+        seq_t = tl.load(seq_p + t * s_t, mask=inside, other=-1)
+    x_p = x + b * x_b + k * x_k + oc.to(tl.int64)[None, :] * x_c
+    i_p = initial + b * i_b + kc[None, :] * i_c
+    order_p = order + b * order_b + k * length
+    at = t.to(tl.int64)[:, None]
+    mask = inside[:, None] & mc
+    g_p = grad + b * g_b + k * g_k + oc.to(tl.int64)[None, :] * g_c
+    g = tl.load(g_p + at * g_t, mask=mask, other=0.0).to(tl.float32)
+    if SILU:
+        c = tl.zeros([BT, BC], tl.float32)
+        if HAS_BIAS:
+            c += tl.load(bias + kc, mask=oc < channels, other=0.0)[None, :]
+        for j in tl.static_range(WIDTH):
+            c += tl.load(weight + kc * w_c + j * w_w, mask=oc < channels, other=0.0)[None, :] * tap(
+                x_p, x_t, i_p, i_w, seq_p, s_t, seq_t, order_p, t + (j - WIDTH + 1), inside, mc, length,
+                WIDTH, HAS_INITIAL, HAS_SEQ, ORDER,
+            )  # fmt: skip
+        sc = sigmoid(c)
+        g = g * sc * (1.0 + c * (1.0 - sc))
+        cb_p = c_bar + b * cb_b + k * cb_k + oc.to(tl.int64)[None, :] * cb_c
+        tl.store(cb_p + at * cb_t, g, mask=mask)
+    partial_p = partial + ((bk.to(tl.int64) * n_ttiles + tile) * (WIDTH + 1)) * channels + oc
+    for j in tl.static_range(WIDTH):
+        x_j = tap(
+            x_p, x_t, i_p, i_w, seq_p, s_t, seq_t, order_p, t + (j - WIDTH + 1), inside, mc, length,
+            WIDTH, HAS_INITIAL, HAS_SEQ, ORDER,
+        )  # fmt: skip
+        tl.store(partial_p + j * channels, tl.sum(g * x_j, 0), mask=oc < channels)
+    tl.store(partial_p + WIDTH * channels, tl.sum(g, 0), mask=oc < channels)
+
+
+@triton.jit
+def conv_backward_input(
+    c_bar, weight, seq, dx, dinitial, first, length, channels, n_ctiles, n_ttiles,
+    cb_b, cb_k, cb_t, cb_c, dx_b, dx_k, dx_t, dx_c, w_c, w_w, i_b, i_c, i_w, s_b, s_t,
+    K: tl.constexpr, WIDTH: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    HAS_INITIAL: tl.constexpr, HAS_SEQ: tl.constexpr,
+):  # fmt: skip
+    """dx at t is Σ_m weight[WIDTH - 1 - m] c̄[t + m]. Steps start at `first`: 0, or -(WIDTH - 1) where there is an
+    initial state, whose gradient are the steps before 0."""
+    pid = tl.program_id(0)
+    oc = (pid % n_ctiles) * BC + tl.arange(0, BC)
+    t = first + ((pid // n_ctiles) % n_ttiles) * BT + tl.arange(0, BT)
     bk = pid // n_ctiles // n_ttiles
     b = (bk // K).to(tl.int64)
     k = bk % K
     mc = (oc < channels)[None, :]
     kc = k * channels + oc
     seq_p = seq + b * s_b
-    here = t
     if HAS_SEQ:
         here = tl.load(seq_p + t * s_t, mask=(t >= 0) & (t < length), other=-1)
-    x_p = x + b * x_b + k * x_k + oc.to(tl.int64)[None, :] * x_c
-    g_p = grad + b * g_b + k * g_k + oc.to(tl.int64)[None, :] * g_c
-    i_p = initial + b * i_b + kc[None, :] * i_c
-    order_p = order + b * order_b + k * length
-    partial_p = partial + ((bk.to(tl.int64) * n_ttiles + tile) * (WIDTH + 1)) * channels + oc
+    cb_p = c_bar + b * cb_b + k * cb_k + oc.to(tl.int64)[None, :] * cb_c
     acc = tl.zeros([BT, BC], tl.float32)
     for m in tl.static_range(WIDTH):
         later = t + m
         inside = (later >= 0) & (later < length)
-        then = later
         if HAS_SEQ:
-            then = tl.load(seq_p + later * s_t, mask=inside, other=-2)
-        c_bar = tl.load(g_p + later.to(tl.int64)[:, None] * g_t, mask=inside[:, None] & mc, other=0.0).to(tl.float32)
-        if SILU or m == 0:
-            c = tl.zeros([BT, BC], tl.float32)
-            if HAS_BIAS:
-                c += tl.load(bias + kc, mask=oc < channels, other=0.0)[None, :]
-            for j in tl.static_range(WIDTH):
-                c += tl.load(weight + kc * w_c + j * w_w, mask=oc < channels, other=0.0)[None, :] * tap(
-                    x_p, x_t, i_p, i_w, seq_p, s_t, then, order_p, later + (j - WIDTH + 1), inside, mc, length,
-                    WIDTH, HAS_INITIAL, HAS_SEQ, ORDER,
-                )  # fmt: skip
-            if SILU:
-                sc = sigmoid(c)
-                c_bar = c_bar * sc * (1.0 + c * (1.0 - sc))
-        if m == 0:
-            for j in tl.static_range(WIDTH):
-                x_j = tap(
-                    x_p, x_t, i_p, i_w, seq_p, s_t, then, order_p, later + (j - WIDTH + 1), inside, mc, length,
-                    WIDTH, HAS_INITIAL, HAS_SEQ, ORDER,
-                )  # fmt: skip
-                tl.store(partial_p + j * channels, tl.sum(c_bar * x_j, 0), mask=oc < channels)
-            tl.store(partial_p + WIDTH * channels, tl.sum(c_bar, 0), mask=oc < channels)
+            inside = inside & (tl.load(seq_p + later * s_t, mask=inside, other=-2) == here)
         w = tl.load(weight + kc * w_c + (WIDTH - 1 - m) * w_w, mask=oc < channels, other=0.0)[None, :]
-        if HAS_SEQ:
-            acc += tl.where((then == here)[:, None], w * c_bar, 0.0)
-        else:
-            acc += w * c_bar
+        rows = cb_p + later.to(tl.int64)[:, None] * cb_t
+        acc += w * tl.load(rows, mask=inside[:, None] & mc, other=0.0).to(tl.float32)
     dx_p = dx + b * dx_b + k * dx_k + oc.to(tl.int64)[None, :] * dx_c
     tl.store(dx_p + t.to(tl.int64)[:, None] * dx_t, acc, mask=((t >= 0) & (t < length))[:, None] & mc)
     if HAS_INITIAL:

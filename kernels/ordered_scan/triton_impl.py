@@ -156,8 +156,13 @@ def _backward_slice(
             merge(ddelta, visits, full)
             ddelta = full
         rows = ddelta.transpose(0, 1).flatten(1, 2)  # (K, batch rows, channels)
-        _by_order(ddt, token_rows).copy_(torch.bmm(rows, dt_weight).unflatten(1, (batch, -1)).transpose(0, 1))
-        dweight = torch.bmm(rows.transpose(1, 2), low).float()
+        rank = dt_weight.shape[2]
+        product = torch.bmm(rows, _whole_vectors(dt_weight))[..., :rank]
+        _by_order(ddt, token_rows).copy_(product.unflatten(1, (batch, -1)).transpose(0, 1))
+        # one product an order and batch item, then their sum: a single long one would keep few multiprocessors busy
+        each = torch.bmm(rows.unflatten(1, (batch, -1)).flatten(0, 1).transpose(1, 2),
+                         low.unflatten(1, (batch, -1)).flatten(0, 1))  # fmt: skip
+        dweight = each.unflatten(0, (-1, batch)).sum(1, dtype=torch.float32)[..., :rank]
     elif not direct:
         merge(ddelta, visits, _by_order(ddt, True))
     dconv = dconv_bias = None
@@ -175,7 +180,7 @@ def _backward_slice(
 def _operands(
     x, visits: Visits, dt, dt_weight, A, B, C, D, dt_bias, conv_weight, conv_bias, token_rows, delta_softplus
 ) -> tuple[Operands, torch.Tensor | None]:
-    """The scan's operands, and the low-rank step sizes as (K, batch rows, rank)."""
+    """The scan's operands, and the low-rank step sizes as (K, batch rows, rank, padded)."""
     K, length = visits.order.shape[1:]
     u = x[:, None].expand(-1, K, -1, -1)
     if conv_weight is not None:
@@ -185,13 +190,18 @@ def _operands(
     delta = _by_order(dt, token_rows)
     low = None
     if dt_weight is not None:
-        low = delta.transpose(0, 1).flatten(1, 2)
-        delta = torch.bmm(low, dt_weight.transpose(1, 2)).unflatten(1, (x.shape[0], -1)).transpose(0, 1)
+        low = _whole_vectors(delta.transpose(0, 1).flatten(1, 2))
+        delta = torch.bmm(low, _whole_vectors(dt_weight).transpose(1, 2)).unflatten(1, (x.shape[0], -1)).transpose(0, 1)
     op = Operands(
         u, delta, A, _by_order(B, token_rows), _by_order(C, token_rows), D, None, dt_bias, None, delta_softplus,
         length, visits.order, token_rows, conv_weight is not None, visits.once is True,
     )  # fmt: skip
     return op, low
+
+
+def _whole_vectors(t: torch.Tensor) -> torch.Tensor:
+    """The rank padded to a multiple of 8, below which the matrix libraries fall back to slow kernels."""
+    return F.pad(t, (0, -t.shape[-1] % 8))
 
 
 def _by_order(t: torch.Tensor, token_rows: bool) -> torch.Tensor:

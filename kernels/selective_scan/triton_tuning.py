@@ -112,7 +112,7 @@ def backward_states(rows: int, channels: int, length: int, states: int) -> Backw
 
 def one_state(rows: int, channels: int, length: int, direction: str, keep: bool = True) -> OneState:
     """`direction` is forward or backward; `keep`: forward stores states for backward."""
-    few = rows * cdiv(channels, 64) < 5 * MULTIPROCESSORS
+    few = rows * cdiv(channels, 64) < 3 * MULTIPROCESSORS
     if few:
         W = 8
         while W > 1 and length < W * 8:

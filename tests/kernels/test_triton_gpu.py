@@ -121,8 +121,9 @@ def test_compiles_without_graph_breaks():
     arguments = scan_inputs()
     compiled = torch.compile(lambda a: selective_scan(**a, delta_softplus=True), fullgraph=True)
     torch.testing.assert_close(compiled(arguments), selective_scan(**arguments, delta_softplus=True))
-    order = order_inputs()
-    torch.testing.assert_close(torch.compile(ordered_scan, fullgraph=True)(*order), ordered_scan(*order))
+    order = order_inputs(dtype=torch.float32)
+    compiled = torch.compile(ordered_scan, fullgraph=True)
+    torch.testing.assert_close(compiled(*order), ordered_scan(*order), rtol=1e-4, atol=1e-4)
 
 
 def test_cuda_graph_replays_forward_and_backward():
