@@ -1,0 +1,65 @@
+"""Losses of image fusion: parity with the published ones, closed forms, errors."""
+
+import pytest
+import torch
+
+from mamba_vision.models.losses import FusionLoss, SharpeningLoss
+from mamba_vision.models.losses.fusion_sharpening import ergas
+from mamba_vision.registry import MODELS
+
+
+def test_sharpening_loss_parity(golden) -> None:
+    case = golden("fusionmamba/ergas_loss")
+    fused, truth = case.state_dict()["sr"].requires_grad_(), case.inputs()["gt"]
+    losses = torch.stack(
+        [SharpeningLoss()(fused, truth), ergas(fused, truth, 4), SharpeningLoss(ergas_weight=1e-4)(fused, truth)]
+    )
+    case.loss(losses=losses).backward()
+    case.check({"sr": fused.grad}, losses=losses)
+
+
+def test_ergas_of_a_constant_error() -> None:
+    truth = torch.full((2, 3, 4, 4), 0.5)
+    assert ergas(truth + 0.05, truth, 4).item() == pytest.approx(100 / 4 * 0.1, rel=1e-5)
+
+
+def test_sharpening_loss_errors() -> None:
+    with pytest.raises(ValueError, match=r"target: found shape \(1, 3, 4, 4\)"):
+        MODELS.build(dict(type="mamba_vision.SharpeningLoss"))(torch.rand(1, 4, 4, 4), torch.rand(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="ergas_weight: expected a number from 0, found -1"):
+        SharpeningLoss(ergas_weight=-1)
+    with pytest.raises(ValueError, match="scale: expected a positive number, found 0"):
+        SharpeningLoss(scale=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("loss_vif", {}), ("loss_med", dict(texture=100, structure=50, adaptive=False))]
+)
+def test_fusion_loss_parity(golden, name: str, options: dict) -> None:
+    case, loss = golden(f"mambadfuse/{name}"), FusionLoss(**options)
+    fused, sources = case.state_dict()["fused"].requires_grad_(), case.inputs().values()
+    terms = loss.terms(fused, *sources)
+    losses = torch.stack([loss(fused, *sources), terms["texture"], terms["intensity"], terms["structure"]])
+    case.loss(losses=losses).backward()
+    case.check({"fused": fused.grad}, losses=losses)
+
+
+def test_fusing_an_image_with_itself_costs_nothing() -> None:
+    image = torch.rand(1, 2, 16, 16)
+    assert FusionLoss()(image, image, image).item() == pytest.approx(0, abs=1e-5)
+    flat = torch.zeros(1, 1, 16, 16)
+    assert FusionLoss()(flat, flat, flat).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_fusion_loss_gradients_against_differences() -> None:
+    sources = torch.rand(2, 1, 1, 6, 7, dtype=torch.float64)
+    fused = torch.rand(1, 1, 6, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda image: FusionLoss()(image, *sources), fused)
+
+
+def test_fusion_loss_errors() -> None:
+    image = torch.rand(1, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"second: found shape \(1, 1, 8, 9\), expected that of fused"):
+        MODELS.build(dict(type="mamba_vision.FusionLoss"))(image, image, torch.rand(1, 1, 8, 9))
+    with pytest.raises(ValueError, match="texture: expected a weight from 0, found -1"):
+        FusionLoss(texture=-1)
