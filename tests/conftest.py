@@ -45,6 +45,22 @@ def on_device(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_scope_left_by_other_files() -> None:
+    _forget_default_scope()
+
+
+@pytest.fixture(autouse=True)
+def _no_scope_left_by_other_tests() -> None:
+    _forget_default_scope()
+
+
+def _forget_default_scope() -> None:
+    """MMEngine keeps the default scope of the last Runner for the whole process; tests must pass in any order."""
+    if registry := sys.modules.get("mmengine.registry"):
+        registry.DefaultScope._instance_dict.clear()
+
+
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Callable[[str], Case]:
     """`golden('vim/vim_tiny_224')` is that recorded parity case, its inputs on the device of `--device`."""

@@ -92,7 +92,9 @@ def print_list() -> None:
 
     SCAN_ORDERS.import_from_location()
     for name, order in sorted(SCAN_ORDERS.module_dict.items()):
-        ranks = ", ".join(f"{rank}-D" for rank in order.grid_ranks)
+        # Orders made of others run over the grids of these.
+        fixed = isinstance(order.grid_ranks, tuple)
+        ranks = ", ".join(f"{rank}-D" for rank in order.grid_ranks) if fixed else "as its orders"
         options = ", ".join(f"{option.name}={option.default!r}" for option in fields(order))
         print(f"{name:14} {ranks:14} {(order.__doc__ or '').splitlines()[0]}")
         if options:

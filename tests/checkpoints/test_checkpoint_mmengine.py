@@ -1,5 +1,6 @@
 """MMEngine's ways into a checkpoint: none runs what a hostile file holds, and the honest ones still work."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def runner(folder: Path, **kwargs: object) -> Runner:
 def test_the_threat_is_real(tmp_path: Path) -> None:
     """MMEngine as it comes runs the file's code. When this fails, MMEngine has been mended."""
     path, marker = hostile_file(tmp_path, Foreign().state_dict())
-    load_checkpoint(Foreign(), str(path), logger="silent")
+    spec = importlib.util.find_spec("mmengine.runner.checkpoint")
+    as_it_comes = importlib.util.module_from_spec(spec)  # a copy that no other test of this process has changed
+    spec.loader.exec_module(as_it_comes)
+    as_it_comes.load_checkpoint(Foreign(), str(path), logger="silent")
     assert marker.exists()
 
 

@@ -60,7 +60,7 @@ class ImageRestorer(BaseModel):
         mixup: float = 0.0, progressive: Sequence[tuple[int, int, int]] = (),
         data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None,
     ) -> None:  # fmt: skip
-        preprocessor = data_preprocessor or {"type": "ImagePreprocessor"}
+        preprocessor = data_preprocessor or {"type": "mamba_vision.ImagePreprocessor"}
         super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
         if not 0 <= mixup <= 1:
             raise ValueError(f"mixup: expected a probability, found {mixup!r}")

@@ -46,7 +46,7 @@ class VolumeSegmentor(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        preprocessor = data_preprocessor or {"type": "VolumePreprocessor"}
+        preprocessor = data_preprocessor or {"type": "mamba_vision.VolumePreprocessor"}
         super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
         self.network = MODELS.build(network) if isinstance(network, Mapping) else network
         self.loss = MODELS.build(loss) if isinstance(loss, Mapping) else loss
