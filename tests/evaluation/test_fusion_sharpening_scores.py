@@ -1,0 +1,126 @@
+"""Scores of sharpened images: other implementations, algebra, filters by their responses, errors."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.image import (
+    error_relative_global_dimensionless_synthesis,
+    peak_signal_noise_ratio,
+    spectral_angle_mapper,
+)
+
+from mamba_vision.evaluation import fusion_full_resolution as full
+from mamba_vision.evaluation import fusion_sharpening_scores as scores
+
+
+def pair(bands: int = 4, size: tuple[int, int] = (64, 96)) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    truth = random.integers(100, 1800, (bands, *size)).astype(np.float64)
+    return truth + random.integers(-90, 90, truth.shape), truth
+
+
+def test_against_torchmetrics() -> None:
+    fused, truth = pair()
+    tensors = [torch.from_numpy(image)[None] for image in (fused, truth)]
+    angle = np.degrees(spectral_angle_mapper(*tensors).item())
+    assert scores.spectral_angle(fused, truth) == pytest.approx(angle, rel=1e-9)
+    ergas = error_relative_global_dimensionless_synthesis(*tensors, ratio=4).item()
+    assert scores.relative_error(fused, truth) == pytest.approx(ergas, rel=1e-9)
+    psnr = peak_signal_noise_ratio(*tensors, data_range=2047.0).item()
+    assert scores.peak_ratio(fused, truth, 2047) == pytest.approx(psnr, rel=1e-6)
+
+
+def test_quality_index_by_its_definition() -> None:
+    fused, truth = pair(2, (33, 34))
+    found = []
+    for x, y in zip(truth, fused):
+        for i in range(2):
+            for j in range(3):
+                a, b = x[i : i + 32, j : j + 32].ravel(), y[i : i + 32, j : j + 32].ravel()
+                (va, cov), (_, vb) = np.cov(a, b)
+                found.append(4 * cov * a.mean() * b.mean() / ((va + vb) * (a.mean() ** 2 + b.mean() ** 2)))
+    assert scores.quality_index(fused, truth) == pytest.approx(np.mean(found), rel=1e-9)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4, 8])
+def test_hypercomplex_numbers_keep_their_norm(bands: int) -> None:
+    one, two = np.random.default_rng(0).standard_normal((2, 9, bands))
+    product = scores.hypercomplex_product(one, two)
+    norms = [np.linalg.norm(value, axis=-1) for value in (one, two, product)]
+    np.testing.assert_allclose(norms[2], norms[0] * norms[1])
+    if bands == 2:
+        np.testing.assert_allclose(product @ [1, 1j], (one @ [1, 1j]) * (two @ [1, 1j]))
+
+
+def test_hypercomplex_quality_of_one_band_is_the_quality_index() -> None:
+    """In one block, of the values that the reference's mean and deviation make standard."""
+    fused, truth = pair(1, (32, 32))
+    a, c = truth.mean(), truth.std(ddof=1)
+    want = scores.quality_index((fused - a) / c + 1, (truth - a) / c + 1)
+    assert scores.hypercomplex_quality(fused, truth) == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4, 8, 11])
+def test_equal_images_are_perfect(bands: int) -> None:
+    _, truth = pair(bands, (40, 33))
+    assert scores.hypercomplex_quality(truth, truth) == pytest.approx(1)
+    assert scores.quality_index(truth, truth) == pytest.approx(1)
+    assert scores.spatial_correlation(truth, truth) == pytest.approx(1)
+    assert scores.spectral_angle(truth, truth) < 1e-5 and scores.relative_error(truth, truth) == 0
+    assert scores.peak_ratio(truth, truth, 1) == np.inf
+
+
+def test_worse_images_score_worse() -> None:
+    fused, truth = pair()
+    worse = truth + 5 * (fused - truth)
+    for score in (scores.hypercomplex_quality, scores.quality_index, scores.spatial_correlation):
+        assert score(worse.clip(0), truth) < score(fused, truth) < 1
+
+
+def test_published_border() -> None:
+    assert scores.without_border(np.zeros((8, 256, 256))).shape == (8, 215, 215)
+    with pytest.raises(ValueError, match="more than 41 a side"):
+        scores.without_border(np.zeros((8, 41, 256)))
+
+
+@pytest.mark.parametrize("gain", [0.22, 0.3, 0.365])
+def test_optics_have_their_gain_at_the_nyquist_frequency(gain: float) -> None:
+    taps = full.optics(gain)
+    # Half a period is one pixel of the image, four of the guide: 1 / 8, or 5 of 40 steps, of which there are 41.
+    wave = np.cos(2 * np.pi * (np.arange(41) - 20) * 5 / 41)
+    assert taps.sum() == pytest.approx(1, abs=0.01) and (taps * wave).sum() == pytest.approx(gain, abs=0.01)
+
+
+def test_enlarging_keeps_what_is_smooth() -> None:
+    image = np.full((2, 8, 12), 3.0)
+    np.testing.assert_allclose(full.enlarge(image), 3.0, rtol=1e-6)
+    fine = np.cos(2 * np.pi * np.arange(64) / 32)
+    # The known pixels are the odd ones of the first doubling, of which the second makes every even one: 2, 6, 10 ...
+    np.testing.assert_allclose(full.enlarge(np.tile(fine[2::4], (1, 16, 1)))[0, 0], fine, atol=2e-3)
+
+
+def test_a_sharpened_image_that_is_consistent_has_quality() -> None:
+    random = np.random.default_rng(0)
+    guide = full.enlarge(random.uniform(300, 900, (1, 32, 32)), 4)[0]
+    fused = np.stack([guide * factor for factor in (0.5, 0.8, 1.0, 1.2)])
+    good = full.full_resolution_quality(fused, full.through_optics(fused, "QB"), guide, "QB")
+    assert good["D_lambda"] < 1e-3 and 0 <= good["D_s"] < 0.2
+    assert good["HQNR"] == pytest.approx((1 - good["D_lambda"]) * (1 - good["D_s"]))
+    noisy = fused + random.normal(0, 200, fused.shape)
+    assert full.full_resolution_quality(noisy, full.through_optics(fused, "QB"), guide, "QB")["HQNR"] < good["HQNR"]
+
+
+def test_errors() -> None:
+    fused, truth = pair()
+    with pytest.raises(ValueError, match=r"fused: found shape \(3, 64, 96\), truth \(4, 64, 96\)"):
+        scores.spectral_angle(fused[:3], truth)
+    with pytest.raises(ValueError, match="at least 32 pixels a side"):
+        scores.quality_index(fused[:, :20], truth[:, :20])
+    with pytest.raises(ValueError, match="sensor: found 'WV9'"):
+        full.spectral_distortion(fused, truth, "WV9")
+    with pytest.raises(ValueError, match="image: found 4 bands, WV3 has 8"):
+        full.spectral_distortion(fused, truth, "WV3")
+    with pytest.raises(ValueError, match=r"guide: found shape \(64, 64\)"):
+        full.spatial_distortion(fused, truth, truth[0, :, :64])
+    with pytest.raises(ValueError, match="scale: expected a power of two, found 3"):
+        full.enlarge(truth, 3)
