@@ -182,19 +182,22 @@ class MakeRealistic(BaseTransform):
 
     Args:
         blur, resize, noise, quality: ranges of both passes, see `camera_pass`.
+        seed: the same draws for every image, for validation; None: new ones.
     """
 
     def __init__(
         self, blur: Sequence[float] = (0.2, 3.0), resize: Sequence[float] = (0.3, 1.4),
         noise: Sequence[float] = (1.0, 25.0), quality: Sequence[int] = (30, 95),
+        seed: int | None = None,
     ) -> None:  # fmt: skip
+        self.seed = seed
         self.settings = dict(blur=tuple(blur), resize=tuple(resize), noise=tuple(noise), quality=tuple(quality))
         for name, ends in self.settings.items():
             if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
                 raise ValueError(f"{name}: expected a rising range above zero, found {ends}")
 
     def transform(self, results: dict) -> dict:
-        rng = np.random.RandomState(np.random.randint(2**31))
+        rng = np.random.RandomState(np.random.randint(2**31) if self.seed is None else self.seed)
         image = np.ascontiguousarray(results["gt"])
         size = [side // results["scale"] for side in image.shape[:2]]
         for _ in range(2):

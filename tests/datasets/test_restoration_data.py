@@ -280,3 +280,24 @@ def test_transform_errors(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=match):
             TRANSFORMS.build(wrong)
+
+
+def test_several_sets_in_one_loader(tmp_path: Path) -> None:
+    from mmengine.registry import DATASETS, DefaultScope
+
+    for name in ("set5", "manga109"):
+        layout(tmp_path, name)
+    one = dict(type="RestorationDataset", data_root=str(tmp_path), scale=2, test_mode=True,
+               pipeline=[dict(type="LoadImagePair", scale=2), dict(type="PackImagePair")])  # fmt: skip
+    with DefaultScope.overwrite_default_scope("mamba_vision"):
+        data = DATASETS.build(
+            dict(type="ConcatDataset", datasets=[dict(one, layout=name) for name in ("set5", "manga109")])
+        )
+    assert [data[i]["data_samples"].dataset for i in range(len(data))] == ["set5", "set5", "manga109", "manga109"]
+
+
+def test_seeded_degradations_repeat() -> None:
+    for make in (step("MakeRealistic", seed=3), step("MakeNoisy", sigma=20, seed=3)):
+        run, gt = TRANSFORMS.build(make), image(32, 32)
+        pair = [run(dict(gt=gt, scale=4 if "Realistic" in make["type"] else 1))["lq"] for _ in range(2)]
+        assert np.array_equal(*pair)

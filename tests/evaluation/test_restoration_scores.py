@@ -72,3 +72,12 @@ def test_metric() -> None:
         RestorationMetric(scores=("lpips",))
     with pytest.raises(ValueError, match=r"result of shape \(3, 20, 20\), .*\(3, 10, 20\)"):
         metric.process(None, [dict(pred_image=off, gt_image=truth[:, :10])])
+
+
+def test_data_sets_are_scored_apart() -> None:
+    metric, truth = RestorationMetric(scores=("psnr",)), torch.full((3, 20, 20), 128 / 255)
+    for name, step in (("set5", 10), ("set5", 10), ("live1", 1)):
+        metric.process(None, [dict(pred_image=truth + step / 255, gt_image=truth, dataset=name)])
+    scores = metric.evaluate(3)
+    a, b = 20 * math.log10(25.5), 20 * math.log10(255)
+    assert scores == pytest.approx({"psnr": (2 * a + b) / 3, "psnr_set5": a, "psnr_live1": b}, abs=1e-3)

@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImagePair", scale=scale),
     dict(type="CropToMultiple"),
-    dict(type="MakeRealistic"),
+    dict(type="MakeRealistic", seed=0),
     dict(type="PackImagePair"),
 ]
 train_dataloader = dict(

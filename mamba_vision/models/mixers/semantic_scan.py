@@ -77,7 +77,8 @@ class SemanticScan(nn.Module):
             logits_BLT = logits_BLT + noise
         classes_BL = logits_BLT.argmax(-1)
         prompt_BLN = F.embedding(classes_BL, prompts_TN)
-        if torch.is_grad_enabled():  # the straight-through estimate: a gradient as if by the soft classes, no value
+        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            # The straight-through estimate: a gradient as if by the soft classes, and no value.
             soft_BLT = logits_BLT.softmax(-1)
             prompt_BLN = prompt_BLN + (soft_BLT - soft_BLT.detach()) @ prompts_TN
         return prompt_BLN, classes_BL
@@ -104,7 +105,7 @@ class PromptedScan(nn.Module):
         p_BLP = F.linear(x_BLD, self.x_proj_weight[0])
         dt_BLR, B_BLN, C_BLN = p_BLP.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         C_BLN = C_BLN + return_tokens(prompt_BLN.unsqueeze(1), orders).squeeze(1)
-        A_logs = self.A_logs.to(torch.promote_types(self.A_logs.dtype, torch.float32))
+        A_logs = self.A_logs if self.A_logs.dtype == torch.float64 else self.A_logs.float()
         dt, B, C = (t.unsqueeze(2) for t in (dt_BLR, B_BLN, C_BLN))
         if x_BLD.dtype == torch.float16:
             x_BLD = x_BLD.float()  # the result may pass float16's range before it is normed

@@ -137,7 +137,6 @@ def test_real_weights_in_v2_say_which_network_they_need() -> None:
         load_published(MambaIRv2("tiny"), {"params": state})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_export_with_dynamic_sizes(network: type) -> None:
     model = network("tiny").eval()

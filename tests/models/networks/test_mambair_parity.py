@@ -29,6 +29,13 @@ _VOID = ("img_size", "patch_size", "drop_rate", "patch_norm", "use_checkpoint", 
          "dual_pixel_task")  # fmt: skip
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request, monkeypatch) -> str:
+    """Where the networks run; cuDNN without TF32, whose ten bits of mantissa no recorded case tolerates."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return request.param
+
+
 @pytest.fixture
 def recorded_ties(monkeypatch):
     """A function: from now on, layers read pixels of one class in the order of the case's recording."""
@@ -55,7 +62,7 @@ def settings(case) -> dict:
     return kwargs
 
 
-def checked(model: nn.Module, case, **run_options) -> None:
+def checked(model: nn.Module, case, device: str, **run_options) -> None:
     """Load, run and compare everything that the case recorded."""
     load_published(model, {"params": case.state_dict()})
     assert sum(p.numel() for p in model.parameters()) == case.parameters
@@ -66,18 +73,18 @@ def checked(model: nn.Module, case, **run_options) -> None:
         if isinstance(blocks := getattr(model, name, None), nn.ModuleList):
             blocks[-1].register_forward_hook(lambda _, __, y, name=name: kept.update({name: y.mean((1, 2))}))
     with torch.set_grad_enabled(bool(case.gradients)):
-        kept["output"] = model.eval()(case.inputs()["x"], **run_options)
+        kept["output"] = model.eval().to(device)(case.inputs()["x"].to(device), **run_options)
         outputs = {name: kept[name] for name in case.outputs}
         if case.gradients:
             case.loss(**outputs).backward()
     case.check(recorded_gradients(model, case), **outputs)
 
 
-def test_ss2d(golden) -> None:
+def test_ss2d(golden, device: str) -> None:
     case = golden("mambair/ss2d")
     mixer = SS2D(24, d_state=8, ssm_ratio=1.5)
     load_published(mixer, case.state_dict())
-    output = mixer(case.inputs()["x"])
+    output = mixer.to(device)(case.inputs()["x"].to(device))
     case.loss(output=output).backward()
     case.check({name: mixer.get_parameter(name).grad for name in case.gradients}, output=output)
 
@@ -85,12 +92,12 @@ def test_ss2d(golden) -> None:
 @pytest.mark.parametrize(
     ("name", "grid", "branch"), [("vss_block", (6, 9), "classic"), ("vss_block_light", (9, 6), "light")]
 )
-def test_block(golden, name: str, grid: tuple[int, int], branch: str) -> None:
+def test_block(golden, device: str, name: str, grid: tuple[int, int], branch: str) -> None:
     case = golden(f"mambair/{name}")
     kwargs = case.source["kwargs"]
     block = ResidualStateSpaceBlock(kwargs["hidden_dim"], kwargs["d_state"], kwargs["expand"], branch)
     load_published(block, case.state_dict())
-    output = block(case.inputs()["x"].unflatten(1, grid)).flatten(1, 2)
+    output = block.to(device)(case.inputs()["x"].to(device).unflatten(1, grid)).flatten(1, 2)
     case.loss(output=output).backward()
     case.check({name: block.get_parameter(name).grad for name in case.gradients}, output=output)
 
@@ -99,21 +106,21 @@ def test_block(golden, name: str, grid: tuple[int, int], branch: str) -> None:
     "name",
     ["sr_x2_small", "sr_x4_small", "lightsr_x4_small", "denoise_color_small", "jpeg_gray_small", "lightsr_x2", "sr_x2"],
 )
-def test_mambair(golden, name: str) -> None:
+def test_mambair(golden, device: str, name: str) -> None:
     case = golden(f"mambair/{name}")
-    checked(MambaIR(settings(case)), case)
+    checked(MambaIR(settings(case)), case, device)
 
 
 @pytest.mark.parametrize("name", ["realdn_small", "realdn"])
-def test_unet(golden, name: str) -> None:
+def test_unet(golden, device: str, name: str) -> None:
     case = golden(f"mambair/{name}")
     kwargs = case.source["kwargs"]
     wanted = {key: kwargs[key] for key in ("dim", "num_blocks", "num_refinement_blocks", "mlp_ratio")}
-    checked(MambaIRUNet(wanted), case)
+    checked(MambaIRUNet(wanted), case, device)
 
 
 @pytest.mark.parametrize(("name", "ffn"), [("v2_layer", "conv"), ("v2_layer_shift_light", "gated")])
-def test_attentive_layer(golden, recorded_ties, name: str, ffn: str) -> None:
+def test_attentive_layer(golden, device: str, recorded_ties, name: str, ffn: str) -> None:
     case = golden(f"mambair/{name}")
     recorded_ties(name)
     kwargs, grid = case.source["kwargs"], (16, 24)
@@ -122,9 +129,9 @@ def test_attentive_layer(golden, recorded_ties, name: str, ffn: str) -> None:
         kwargs["mlp_ratio"], kwargs["inner_rank"], kwargs["num_tokens"], kwargs["convffn_kernel_size"], ffn,
     ).eval()  # fmt: skip
     load_published(layer, case.state_dict())
-    inputs = case.inputs()
-    x = inputs["x"].unflatten(1, grid)
-    output = layer(x, relative_positions(8), shift_bias(grid, 8, 4, x.device), inputs.get("noise.0")).flatten(1, 2)
+    layer, inputs = layer.to(device), {key: value.to(device) for key, value in case.inputs().items()}
+    x, positions = inputs["x"].unflatten(1, grid), relative_positions(8).to(device)
+    output = layer(x, positions, shift_bias(grid, 8, 4, x.device), inputs.get("noise.0")).flatten(1, 2)
     case.loss(output=output).backward()
     case.check({name: layer.get_parameter(name).grad for name in case.gradients}, output=output)
 
@@ -133,12 +140,12 @@ def test_attentive_layer(golden, recorded_ties, name: str, ffn: str) -> None:
     "name",
     ["v2_sr_x2_small", "v2_lightsr_x4_small", "v2_realsr_x4_small", "v2_jpeg_gray_small", "v2_lightsr_x2", "v2_sr_x4"],
 )
-def test_mambairv2(golden, recorded_ties, name: str) -> None:
+def test_mambairv2(golden, device: str, recorded_ties, name: str) -> None:
     case = golden(f"mambair/{name}")
     recorded_ties(name)
     wanted = settings(case)
     wanted["num_heads"] = wanted["num_heads"][0]
     ffn = "gated" if case.source["class"] == "MambaIRv2Light" else "conv"
     inputs = case.inputs()
-    noise = [inputs[f"noise.{k}"] for k in range(len(inputs) - 1)] or None
-    checked(MambaIRv2(wanted, ffn=ffn), case, noise=noise)
+    noise = [inputs[f"noise.{k}"].to(device) for k in range(len(inputs) - 1)] or None
+    checked(MambaIRv2(wanted, ffn=ffn), case, device, noise=noise)
