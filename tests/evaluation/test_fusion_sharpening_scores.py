@@ -11,6 +11,7 @@ from torchmetrics.functional.image import (
 
 from mamba_vision.evaluation import fusion_full_resolution as full
 from mamba_vision.evaluation import fusion_sharpening_scores as scores
+from mamba_vision.registry import METRICS
 
 
 def pair(bands: int = 4, size: tuple[int, int] = (64, 96)) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +125,21 @@ def test_errors() -> None:
         full.spatial_distortion(fused, truth, truth[0, :, :64])
     with pytest.raises(ValueError, match="scale: expected a power of two, found 3"):
         full.enlarge(truth, 3)
+
+
+def test_metric() -> None:
+    fused, truth = (torch.from_numpy(image / 1023) for image in pair(4, (96, 128)))
+    metric = METRICS.build(dict(type="mamba_vision.SharpeningMetric", peak=1023, sensor="QB", prefix="GF2"))
+    metric.process(None, [dict(pred_image=fused, gt_image=truth), dict(pred_image=truth, gt_image=truth + 1e-3)])
+    metric.process(None, [dict(pred_image=fused, ms_image=truth[:, ::4, ::4], pan_image=truth[:1])])
+    got = metric.evaluate(3)
+    assert list(got) == [f"GF2/{name}" for name in
+                         ("PSNR", "SAM", "ERGAS", "SCC", "Q", "Q2n", "D_lambda", "D_s", "HQNR")]  # fmt: skip
+    assert all(type(value) is float and np.isfinite(value) for value in got.values())
+    counts = [scores.without_border(1023 * image.numpy()) for image in (fused, truth, truth + 1e-3)]
+    each = [scores.spectral_angle(counts[0], counts[1]), scores.spectral_angle(counts[1], counts[2])]
+    assert got["GF2/SAM"] == pytest.approx(np.mean(each))
+    with pytest.raises(ValueError, match="sensor: found 'Landsat'"):
+        METRICS.build(dict(type="mamba_vision.SharpeningMetric", sensor="Landsat"))
+    with pytest.raises(ValueError, match="peak: expected a positive number"):
+        METRICS.build(dict(type="mamba_vision.SharpeningMetric", peak=0))
