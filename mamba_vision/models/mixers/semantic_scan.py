@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mamba_vision.kernels import ordered_scan
 from mamba_vision.models.layers.options import one_of
 from mamba_vision.models.mixers.branch import step_rank
+from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.models.mixers.ss2d import start_of_steps
 from mamba_vision.registry import MIXERS
-from mamba_vision.scan_orders import Orders, orders_from_scores, return_tokens
+from mamba_vision.scan_orders import Orders, gather_tokens, orders_from_scores, return_tokens
 
 ROUTE_NOISES = ("training", "always", "never")
 
@@ -61,12 +62,19 @@ class SemanticScan(nn.Module):
             table: (inner_rank, N), the layer's half of the prompts.
             noise: (B, L, T) to add to the class logits instead of what `route_noise` says.
         """
-        x_BLC = x_BHWC.flatten(1, 2)
-        prompt_BLN, classes_BL = self._prompts(x_BLC, self.embeddingB.weight @ table, noise)
+        y_BLD = self.selectiveScan(*self._before_scan(x_BHWC, table, noise))
+        return self.out_proj(self.out_norm(y_BLD)).to(x_BHWC.dtype).view(x_BHWC.shape)
+
+    def scan_inputs(self, x_BHWC: Tensor, table: Tensor, noise: Tensor | None = None) -> ScanInputs:
+        """What `forward` would scan with, sorted by class; `order` is each image's own, (B, 1, L)."""
+        return self.selectiveScan.scan_inputs(*self._before_scan(x_BHWC, table, noise))
+
+    def _before_scan(self, x_BHWC: Tensor, table: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Orders]:
+        """The scan's input (B, L, D), the prompts (B, L, N) and the order."""
+        prompt_BLN, classes_BL = self._prompts(x_BHWC.flatten(1, 2), self.embeddingB.weight @ table, noise)
         v_BDHW = self.in_proj(x_BHWC.permute(0, 3, 1, 2))
         v_BDHW = v_BDHW * self.CPE(v_BDHW).sigmoid()
-        y_BLD = self.selectiveScan(v_BDHW.permute(0, 2, 3, 1).flatten(1, 2), prompt_BLN, orders_from_scores(classes_BL))
-        return self.out_proj(self.out_norm(y_BLD)).to(x_BHWC.dtype).view(x_BHWC.shape)
+        return v_BDHW.permute(0, 2, 3, 1).flatten(1, 2), prompt_BLN, orders_from_scores(classes_BL)
 
     def _prompts(self, x_BLC: Tensor, prompts_TN: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """The prompt of every pixel's class, and the class."""
@@ -97,19 +105,32 @@ class PromptedScan(nn.Module):
         self.A_logs, self.Ds = nn.Parameter(rates), nn.Parameter(torch.ones(channels))
 
     def forward(self, x_BLD: Tensor, prompt_BLN: Tensor, orders: Orders) -> Tensor:
-        """(B, L, D) to the same, every pixel's result at the pixel.
+        """(B, L, D) to the same, every pixel's result at the pixel."""
+        if x_BLD.dtype == torch.float16:
+            x_BLD = x_BLD.float()  # the result may pass float16's range before it is normed
+        given = self._arguments(x_BLD, prompt_BLN, orders)
+        return ordered_scan(**given, order=orders.indices, rows="tokens")
+
+    def scan_inputs(self, x_BLD: Tensor, prompt_BLN: Tensor, orders: Orders) -> ScanInputs:
+        """What `forward` scans, in the order in which it reads it."""
+        given = self._arguments(x_BLD, prompt_BLN, orders)
+        delta_BLD = F.linear(given["dt"][:, :, 0], self.dt_projs_weight[0]).float() + self.dt_projs_bias[0].float()
+        per_pixel = (x_BLD, F.softplus(delta_BLD), given["B"][:, :, 0], given["C"][:, :, 0])
+        u, delta, B, C = (gather_tokens(t, orders).transpose(2, 3) for t in per_pixel)
+        return ScanInputs(u, delta, given["A"], B, C, given["D"], None, orders.indices)
+
+    def _arguments(self, x_BLD: Tensor, prompt_BLN: Tensor, orders: Orders) -> dict:
+        """Arguments of `ordered_scan`, step sizes, B and C a pixel.
 
         `prompt_BLN` is read by step, not by pixel: step l of the sorted sequence gets the prompt of pixel l, whichever
         pixel it reads. The published networks are trained so.
         """
-        p_BLP = F.linear(x_BLD, self.x_proj_weight[0])
+        p_BLP = F.linear(x_BLD, self.x_proj_weight[0].to(x_BLD.dtype))
         dt_BLR, B_BLN, C_BLN = p_BLP.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         C_BLN = C_BLN + return_tokens(prompt_BLN.unsqueeze(1), orders).squeeze(1)
         A_logs = self.A_logs if self.A_logs.dtype == torch.float64 else self.A_logs.float()
         dt, B, C = (t.unsqueeze(2) for t in (dt_BLR, B_BLN, C_BLN))
-        if x_BLD.dtype == torch.float16:
-            x_BLD = x_BLD.float()  # the result may pass float16's range before it is normed
-        return ordered_scan(
-            x_BLD, orders.indices, dt, self.dt_projs_weight, -A_logs.exp()[None], B, C, self.Ds[None],
-            self.dt_projs_bias, rows="tokens",
+        return dict(
+            x=x_BLD, dt=dt, dt_weight=self.dt_projs_weight, A=-A_logs.exp()[None], B=B, C=C, D=self.Ds[None],
+            dt_bias=self.dt_projs_bias,
         )  # fmt: skip

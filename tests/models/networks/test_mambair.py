@@ -74,6 +74,24 @@ def test_route_noise() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_scan_inputs_are_what_is_scanned() -> None:
+    """The recurrence over them, written out, gives what the layer computes."""
+    scan = MambaIRv2("tiny").eval().layers[0].blocks[0].assm
+    for p in scan.parameters():
+        nn.init.normal_(p, std=0.3)
+    x, table = torch.rand(2, 5, 6, 24), torch.randn(8, 4)
+    with torch.no_grad():
+        given, want = scan.scan_inputs(x, table), scan(x, table)
+        state, y = torch.zeros(2, 24, 4), torch.zeros(2, 30, 24)
+        for step in range(30):
+            delta, u = given.delta[:, 0, :, step, None], given.u[:, 0, :, step]
+            state = (delta * given.A[0]).exp() * state + delta * u[..., None] * given.B[:, 0, None, :, step]
+            read = (state * given.C[:, 0, None, :, step]).sum(-1) + given.D[0] * u
+            y[torch.arange(2), given.order[:, 0, step]] = read
+        got = scan.out_proj(scan.out_norm(y)).view(x.shape)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("network", "arch"), TINY[:3])
 def test_gradient_checkpointing(network: type, arch: str) -> None:
     plain, saving = network(arch).eval(), network(arch, with_cp=True).eval()
