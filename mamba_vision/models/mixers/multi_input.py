@@ -103,5 +103,5 @@ class MultiInputMamba(nn.Module):
 
 def _check(inputs: tuple[Tensor, ...]) -> None:
     shapes = [tuple(t.shape) for t in inputs]
-    if len(set(shapes)) > 1:
+    if any(shape != shapes[0] for shape in shapes[1:]):
         raise ValueError(f"x_BLC, extra1_BLC, extra2_BLC: found shapes {shapes}, expected one")
