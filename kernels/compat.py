@@ -68,7 +68,8 @@ def _layer(name: str) -> Any:
     """The attribute Mamba of a module. The layer lives with the other mixers, a room above: fetched when it is used."""
     if name != "Mamba":
         raise AttributeError(f"mamba_vision.kernels.compat offers no {name!r} here")
-    return importlib.import_module("mamba_vision.models.mixers.mamba").Mamba
+    with importlib.import_module("mamba_vision.utils.quiet").quiet_imports():
+        return importlib.import_module("mamba_vision.models.mixers.mamba").Mamba
 
 
 def _contents() -> dict[str, dict[str, Any]]:

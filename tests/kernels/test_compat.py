@@ -26,9 +26,11 @@ def installed():
 
 def test_an_unmodified_script_runs():
     code = f"import runpy; from mamba_vision.kernels import compat; compat.install(); runpy.run_path({str(SCRIPT)!r})"
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "losses fell" in run.stdout
+    assert "losses fell" in run.stdout.splitlines()[-1]
+    # nothing that the libraries behind us say while they are imported
+    assert "OneDL" not in run.stdout and "MultiScaleDeformableAttention" not in run.stderr
 
 
 def test_the_script_needs_install():
