@@ -78,7 +78,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped without saving", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(closing_lines(runner, args.config))
+    if runner.rank == 0:
+        print(closing_lines(runner, args.config))
     return 0
 
 

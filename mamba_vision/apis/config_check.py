@@ -17,7 +17,7 @@ from mamba_vision.utils.quiet import quiet_imports
 # What MMEngine's Runner and the OpenMMLab tools read at the top of a configuration.
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
     "default_scope", "custom_imports", "runner_type", "tta_model", "tta_pipeline", "compile", "vis_backends",
-    "model_wrapper_cfg", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval",
+    "model_wrapper_cfg", "strategy", "find_unused_parameters", "activation_checkpointing", "efficient_conv_bn_eval",
 }  # fmt: skip
 
 # Variables that OpenMMLab's configurations use by custom.

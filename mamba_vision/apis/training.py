@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mamba_vision.apis.config_check import check_config
@@ -23,7 +24,6 @@ from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
-
 
 _RUNS = itertools.count()
 
@@ -95,6 +95,8 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
         )
     if options.amp:
         use_amp(cfg)
+    if is_sharded(cfg):
+        use_sharding(cfg)
     if not options.validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if options.auto_scale_lr:
@@ -162,6 +164,26 @@ def use_amp(cfg: Config) -> None:
         wrapper.dtype, wrapper.loss_scale = "float16", "dynamic"
 
 
+def is_sharded(cfg: Config) -> bool:
+    """Whether parameters lie in parts over the processes (configs/_base_/strategies/fsdp.py)."""
+    return cfg.get("strategy", {}).get("type") in ("FSDPStrategy", "mamba_vision.ShardedStrategy")
+
+
+def use_sharding(cfg: Config) -> None:
+    """The optimizer wrapper for parameters that lie in parts.
+
+    Raises:
+        ValueError: one process only, or a wrapper that has no such form.
+    """
+    if cfg.launcher == "none":
+        raise ValueError(f"strategy {cfg.strategy.type} needs several processes: start with tools/dist_train.sh")
+    kinds = {name: f"mamba_vision.Sharded{name}" for name in ("OptimWrapper", "AmpOptimWrapper")}
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in (*kinds, *kinds.values()):
+        raise ValueError(f"optim_wrapper.type: found {kind!r} with sharding, expected one of {', '.join(kinds)}")
+    cfg.optim_wrapper.type = kinds.get(kind, kind)
+
+
 def is_first_process(launcher: str) -> bool:
     """Whether this is the process that prepares data, known before the processes are joined."""
     names = {"pytorch": ("RANK",), "slurm": ("SLURM_PROCID",), "mpi": ("OMPI_COMM_WORLD_RANK", "PMI_RANK")}
@@ -189,7 +211,11 @@ def join_processes(cfg: Config, launcher: str) -> None:
         from datetime import timedelta
 
         torch.distributed.init_process_group("gloo", timeout=timedelta(hours=hours))
-    cfg.setdefault("model_wrapper_cfg", ConfigDict(type="MMDistributedDataParallel", device_ids=None))
+    if is_sharded(cfg):
+        wrapper = cfg.strategy.setdefault("model_wrapper", ConfigDict(type="MMFullyShardedDataParallel"))
+        wrapper.setdefault("device_id", "cpu")
+    else:
+        cfg.setdefault("model_wrapper_cfg", ConfigDict(type="MMDistributedDataParallel", device_ids=None))
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -207,7 +233,7 @@ def build_runner(cfg: Config) -> Runner:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            runner = Runner.from_cfg(cfg)
+            runner = RUNNERS.get(cfg.get("runner_type", "Runner")).from_cfg(cfg)
     except BaseException:
         sys.stdout.write(said.getvalue())
         raise
@@ -257,6 +283,11 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
 
 def describe(runner: Runner) -> str:
     """Two lines about what is going to be trained, and where."""
+    many = f", {runner.world_size} processes" if runner.world_size > 1 else ""
+    if isinstance(runner.model, dict):  # MMEngine's FlexibleRunner builds it when it begins
+        network = runner.model.get("network") or runner.model.get("backbone") or runner.model
+        name, strategy = network["type"].rpartition(".")[2], type(runner.strategy).__name__
+        return f"Training {name} by {strategy}{many}.\nLogs, checkpoints and pictures go to {runner.work_dir}"
     model = getattr(runner.model, "module", runner.model)
     network = getattr(model, "network", None) or getattr(model, "backbone", None) or model
     millions = sum(value.numel() for value in model.parameters()) / 1e6
@@ -264,7 +295,6 @@ def describe(runner: Runner) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     precision = getattr(runner.cfg.get("optim_wrapper"), "type", "OptimWrapper")
     mixed = " in mixed precision" if "Amp" in str(precision) else ""
-    many = f", {runner.world_size} processes" if runner.world_size > 1 else ""
     return (
         f"Training {type(network).__name__} ({millions:.2f} M parameters) on {where}{many}{mixed}.\n"
         f"Logs, checkpoints and pictures go to {runner.work_dir}"

@@ -12,9 +12,12 @@ from mamba_vision.engine.hooks import (
     ValidationPictureHook,
     latest_checkpoint,
 )
+from mamba_vision.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mamba_vision.engine.loops import ResumableEpochLoop
 from mamba_vision.engine.optim_wrapper import CpuAmpOptimWrapper, MambaOptimWrapperConstructor, undecayed_parameters
 from mamba_vision.engine.restoration_optim import RestorerOptimWrapperConstructor
+from mamba_vision.engine.sharded_optim import ShardedAmpOptimWrapper, ShardedOptimWrapper
+from mamba_vision.engine.sharded_strategy import ShardedStrategy
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -23,12 +26,16 @@ __all__ = [
     "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",
+    "LayerDecayOptimWrapperConstructor",
     "MambaOptimWrapperConstructor",
     "ProgressHook",
     "ProgressPlotHook",
     "RestorerOptimWrapperConstructor",
     "ResumableEpochLoop",
     "SamplePictureHook",
+    "ShardedAmpOptimWrapper",
+    "ShardedOptimWrapper",
+    "ShardedStrategy",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "ValidationPictureHook",

@@ -70,7 +70,8 @@ def test_metafile(system):
     assert len(set(names)) == len(names) and all(f"configs/{system}/{n}.py" in listed for n in names)
     for model in meta["Models"]:
         cfg = Config.fromfile(CONFIGS.parent / model["Config"])
-        parameters = SYSTEMS[system].PARAMETERS.get(cfg.model.backbone.arch)
+        arch = cfg.model.backbone.arch
+        parameters = SYSTEMS[system].PARAMETERS.get(arch) if isinstance(arch, str) else None
         if cfg.default_scope == "mmpretrain" and isinstance(parameters, int) and system != "rsmamba":
             assert model["Metadata"]["Parameters"] == parameters, model["Name"]
     readme = (CONFIGS / system / "README.md").read_text()

@@ -19,6 +19,7 @@ from mamba_vision.utils.paths import project_folder
 
 TOOLS = project_folder("tools")
 ALL = ["classify.py", "segment_image.py", "analysis_tools/get_flops.py", "analysis_tools/model_table.py",
+       "analysis_tools/plot_runs.py",
        "misc/print_env.py"]  # fmt: skip
 
 
@@ -129,3 +130,21 @@ def test_environment(capsys):
     shown = capsys.readouterr().out
     assert "selective_scan on cpu: portable (Triton cannot run" in shown
     assert f"torch: {torch.__version__.split('+')[0]}" in shown and "mamba_vision: " in shown
+
+
+def test_curves(tmp_path, capsys):
+    for name, values in (("one", (50, 60)), ("two", (70, 90))):
+        for part, value in enumerate(values):
+            log = tmp_path / name / f"2030010{part}" / "vis_data" / "scalars.json"
+            log.parent.mkdir(parents=True)
+            log.write_text(json.dumps({"loss": 1.0, "step": part}) + "\n")
+            with log.open("a") as file:
+                file.write(json.dumps({"accuracy/top1": value, "step": part + 1}) + "\n")
+    picture = tmp_path / "curves.png"
+    arguments = [tmp_path / "one", tmp_path / "two", "--out", picture, "--line", "linear=55", "--ylim", 0, 100]
+    assert call("analysis_tools/plot_runs.py", *arguments) == 0
+    assert "two: 90 at 2, best 90, lowest 70" in capsys.readouterr().out and Image.open(picture).size == (700, 420)
+    assert call("analysis_tools/plot_runs.py", tmp_path / "one", "--out", picture, "--metric", "dice") == 1
+    assert "no metric 'dice', there are accuracy/top1, loss" in capsys.readouterr().err
+    assert call("analysis_tools/plot_runs.py", tmp_path, "--out", picture) == 1
+    assert "expected a work folder" in capsys.readouterr().err

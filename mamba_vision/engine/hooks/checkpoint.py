@@ -64,6 +64,7 @@ class AtomicCheckpointHook(CheckpointHook):
             published_keys=published_keys,
             save_begin=save_begin,
         )
+        self._position: dict[str, int] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Close MMEngine's unsafe loading before anything is loaded."""
@@ -124,7 +125,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add what is needed to use the weights on new data."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoint["meta"]["mamba_vision_version"] = __version__
+        # MMEngine's FlexibleRunner puts its own count over the one that it was given, which is not ours.
+        checkpoint["meta"].update(self._position, mamba_vision_version=__version__)
         if getattr(model, "plan", None) is not None:
             checkpoint["meta"]["plan"] = model.plan
 
@@ -191,13 +193,13 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.info(f"Best {key} so far: {score:.4f}, saved as {name}")
 
     def _write(self, runner: Runner, name: str, meta: dict[str, int], weights_only: bool = False) -> Path:
-        path = self._folder / name
+        path, self._position = self._folder / name, dict(meta)
         save = partial(
             runner.save_checkpoint,
             str(path.parent),
             save_optimizer=self.save_optimizer and not weights_only,
             save_param_scheduler=self.save_param_scheduler and not weights_only,
-            meta=dict(meta),
+            meta=dict(self._position),
             by_epoch=self.by_epoch,
         )
         if is_main_process():
