@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -24,6 +25,7 @@ from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
+from mamba_vision.kernels import backend_for
 
 _RUNS = itertools.count()
 
@@ -281,13 +283,20 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
     return "\n".join(lines)
 
 
+def _scans_on(device: torch.device) -> str:
+    """Which backend scans on this device, and why: nobody should find out from the time that it takes."""
+    backend = backend_for(torch.empty(0, device=device), "ordered_scan")
+    return f"Scans run on {backend.name}: {backend.reason}."
+
+
 def describe(runner: Runner) -> str:
-    """Two lines about what is going to be trained, and where."""
+    """Lines about what is going to be trained, where, and on which scans."""
     many = f", {runner.world_size} processes" if runner.world_size > 1 else ""
     if isinstance(runner.model, dict):  # MMEngine's FlexibleRunner builds it when it begins
         network = runner.model.get("network") or runner.model.get("backbone") or runner.model
         name, strategy = network["type"].rpartition(".")[2], type(runner.strategy).__name__
-        return f"Training {name} by {strategy}{many}.\nLogs, checkpoints and pictures go to {runner.work_dir}"
+        begin, device = f"Training {name} by {strategy}{many}.", torch.device(get_device())
+        return f"{begin}\n{_scans_on(device)}\nLogs, checkpoints and pictures go to {runner.work_dir}"
     model = getattr(runner.model, "module", runner.model)
     network = getattr(model, "network", None) or getattr(model, "backbone", None) or model
     millions = sum(value.numel() for value in model.parameters()) / 1e6
@@ -297,5 +306,6 @@ def describe(runner: Runner) -> str:
     mixed = " in mixed precision" if "Amp" in str(precision) else ""
     return (
         f"Training {type(network).__name__} ({millions:.2f} M parameters) on {where}{many}{mixed}.\n"
+        f"{_scans_on(device)}\n"
         f"Logs, checkpoints and pictures go to {runner.work_dir}"
     )

@@ -51,6 +51,7 @@ def test_two_processes_train_as_one(tmp_path):
     for name, sharded in (("ddp", False), ("fsdp", True)):
         shown = run(configure(tmp_path, 8, sharded), "--launcher", "pytorch", "--work-dir", tmp_path / name)
         assert shown.returncode == 0, shown.stderr
+        assert "Scans run on portable: Triton cannot run" in shown.stdout
         assert shown.stdout.count("Training Vim") == shown.stdout.count("Trained 1 epochs, 2 iterations") == 1
         assert (tmp_path / name / "best_accuracy_top1_epoch_1.pth").is_file() and "accuracy/top1" in shown.stdout
         found[name] = load_file(tmp_path / name / "epoch_1.pth")["state_dict"]
