@@ -9,12 +9,6 @@ from torch import Tensor, nn
 from mamba_vision.apis.model_names import Variant
 
 
-def inner_network(model: nn.Module) -> nn.Module:
-    """The network in a task's model (segmentation, generation ...), or the model itself."""
-    network = getattr(model, "network", None)
-    return network if isinstance(network, nn.Module) else model
-
-
 def first_convolution(model: nn.Module) -> nn.Module:
     """The model's first convolution.
 

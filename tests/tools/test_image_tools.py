@@ -116,6 +116,13 @@ def test_flops(capsys):
 def test_flops_of_a_planned_volume(capsys):
     assert call("analysis_tools/get_flops.py", "umamba_bot_tiny", "--shape", 16, 16, 32) == 0
     assert "one input of 1 x 16 x 16 x 32" in capsys.readouterr().out
+    config = project_folder("configs") / "umamba" / "umamba-bot_1xb2-250k_flare22-40x224x192.py"  # without its plan
+    assert call("analysis_tools/get_flops.py", config, "--shape", 40, 224, 192, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"] == 41_945_158 and report["flops"] == pytest.approx(789e9, rel=0.02)
+    scenes = project_folder("configs") / "rsmamba" / "rsmamba-base_uc.py"
+    assert call("analysis_tools/get_flops.py", scenes, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 6_381_141
 
 
 def test_table_of_some(capsys):

@@ -9,6 +9,7 @@ MODEL is a configuration or a name of mamba_vision.list_models(). Nothing is com
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -36,10 +37,14 @@ def build_model(name: str):
     with quiet_imports(), torch.device("meta"):
         if name.endswith((".py", ".yml", ".yaml", ".json")) or Path(name).exists():
             from mamba_vision.apis.config_loading import load_config
-            from mamba_vision.apis.example_inputs import inner_network, usual_size
+            from mamba_vision.apis.example_inputs import usual_size
             from mamba_vision.apis.image_model import build_from_config
 
-            model = inner_network(build_from_config(load_config(name)))
+            cfg = load_config(name)
+            if "network" in cfg.model:  # of a task: what else it needs, such as a plan, need not be there
+                cfg.model = cfg.model.network
+                cfg.pop("data_preprocessor", None)
+            model = build_from_config(cfg)
             return model, usual_size(model)
         from mamba_vision.apis.example_inputs import published_size
         from mamba_vision.apis.model_names import find_variant
@@ -52,6 +57,7 @@ def build_model(name: str):
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
+        logging.disable(logging.INFO)  # of MMEngine, about training
         model, size = build_model(args.model)
         from mamba_vision.apis.complexity import CONVENTION, complexity
         from mamba_vision.apis.example_inputs import example_inputs, first_convolution
@@ -64,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        logging.disable(logging.NOTSET)
     if args.json:
         report = {"model": args.model, "input": list(inputs[0].shape), "parameters": cost.parameters}
         print(json.dumps({**report, "multiply_adds": cost.multiply_adds, "scan": cost.scan, "flops": cost.flops}))
