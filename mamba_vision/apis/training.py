@@ -76,6 +76,7 @@ def run_training(cfg: Config, options: TrainOptions) -> Runner:
         for hook in runner.hooks:
             if isinstance(hook, ProgressHook):
                 hook.close()
+        leave_processes()
     return runner
 
 
@@ -190,6 +191,12 @@ def is_first_process(launcher: str) -> bool:
     """Whether this is the process that prepares data, known before the processes are joined."""
     names = {"pytorch": ("RANK",), "slurm": ("SLURM_PROCID",), "mpi": ("OMPI_COMM_WORLD_RANK", "PMI_RANK")}
     return all(int(os.environ.get(name, 0)) == 0 for name in names.get(launcher, ()))
+
+
+def leave_processes() -> None:
+    """End the process group, if there is one: its threads must not outlive the interpreter, which would then abort."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def join_processes(cfg: Config, launcher: str) -> None:
