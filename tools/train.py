@@ -86,7 +86,7 @@ def main() -> int:
 
 def leave(status: int) -> None:
     """Exit. One of several processes leaves at once: threads of the process group now and then abort a slow exit."""
-    if "LOCAL_RANK" in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,8 +15,9 @@ from mamba_vision.apis.image_model import build_from_config, config_of, init_ima
 from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer
 from mamba_vision.apis.model_names import find_variant
 from mamba_vision.checkpoints import CheckpointError
+from mamba_vision.utils import project_folder
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = project_folder("configs")
 
 
 @pytest.fixture

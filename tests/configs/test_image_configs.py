@@ -1,7 +1,5 @@
 """Every configuration of the 2-D backbones builds: model, optimizer, pipelines; and its metafile tells the truth."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, TRANSFORMS, DefaultScope
 
 from mamba_vision.models.backbones import rsmamba, vim, vmamba
+from mamba_vision.utils import project_folder
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = project_folder("configs")
 SYSTEMS = {"vim": vim, "vmamba": vmamba, "rsmamba": rsmamba}
 FILES = sorted(file for system in SYSTEMS for file in (CONFIGS / system).glob("*.py"))
 

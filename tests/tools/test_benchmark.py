@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
+from mamba_vision.utils import project_folder
+
+TOOL = project_folder("tools") / "benchmark.py"
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
