@@ -244,7 +244,11 @@ result.preview(folder / 'preview.png')
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and needs the kernel's memory limit")
 def test_memory_is_bounded_from_the_scan_to_the_picture(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "MALLOC_MMAP_THRESHOLD_": "131072",
+        "MALLOC_ARENA_MAX": "1",
+    }
     run = subprocess.run(
         [sys.executable, "-c", _BOUNDED, tmp_path], capture_output=True, text=True, check=False, env=environment
     )

@@ -84,8 +84,10 @@ def test_options() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision(dtype: torch.dtype) -> None:
     model = SegMamba("tiny")
+    # 3 x 2 x 2 voxels at the bottom: PyTorch's own bfloat16 conv3d on CPUs leaves parts of a weight's gradient
+    # unwritten on smaller grids
     with torch.autocast("cpu", dtype=dtype):
-        logits = model(100 * torch.randn(1, 1, 16, 16, 32))
+        logits = model(100 * torch.randn(1, 1, 48, 32, 32))
     logits.float().mean().backward()
     assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters())
 
