@@ -36,12 +36,14 @@ def orders_from_permutations(permutations: Tensor) -> Orders:
     return Orders(indices, invert(indices, length), (length,))
 
 
-def orders_from_scores(scores: Tensor, descending: bool = False) -> Orders:
-    """Tokens sorted by a score; ties keep the token order. (MambaIRv2 sorts pixels by their class, arXiv 2411.15269.)
+def orders_from_scores(scores: Tensor, descending: bool = False, stable: bool = True) -> Orders:
+    """Tokens sorted by a score. (MambaIRv2 sorts pixels by their class, arXiv 2411.15269.)
 
     Args:
         scores: (T,), or (B, T) where every sample is sorted on its own. No gradient passes.
         descending: largest first.
+        stable: ties keep the token order; False leaves their order to PyTorch's faster sort, which depends on the
+            machine.
 
     Returns:
         One order, K = 1: indices (1, T) or (B, 1, T).
@@ -51,7 +53,7 @@ def orders_from_scores(scores: Tensor, descending: bool = False) -> Orders:
     """
     if scores.ndim not in (1, 2):
         raise ValueError(f"scores: shape {tuple(scores.shape)}, expected (tokens,) or (batch, tokens)")
-    indices = scores.detach().argsort(dim=-1, descending=descending, stable=True).unsqueeze(-2)
+    indices = scores.detach().argsort(dim=-1, descending=descending, stable=stable).unsqueeze(-2)
     return Orders(indices, invert(indices, scores.shape[-1]), (scores.shape[-1],))
 
 

@@ -217,6 +217,8 @@ def test_localvim_class_token_stays_in_the_middle() -> None:
 
 def test_mambairv2_sorts_each_sample_by_class() -> None:
     classes = torch.tensor([[2, 0, 1, 0], [1, 1, 0, 1]])
+    loose = orders_from_scores(classes, stable=False)
+    assert classes.gather(1, loose.indices[:, 0]).tolist() == [[0, 0, 1, 2], [0, 1, 1, 1]]
     orders = orders_from_scores(classes)
     assert orders.indices.tolist() == [[[1, 3, 2, 0]], [[2, 0, 1, 3]]]
     x = torch.randn(2, 4, 3)

@@ -34,15 +34,19 @@ class SemanticScan(nn.Module):
         num_tokens: classes T.
         route_noise: when Gumbel noise is added to the class logits: in 'training' only, so that evaluation repeats;
             'always', as published; or 'never'.
+        stable_sort: pixels of one class keep the order of the image, so that every machine computes the same. False, as
+            published: in which order they come depends on the processor. Exported models sort stably either way.
 
     Raises:
         ValueError: another `route_noise`.
     """
 
     def __init__(
-        self, d_model: int, d_inner: int, d_state: int, inner_rank: int, num_tokens: int, route_noise: str = "training"
-    ) -> None:
+        self, d_model: int, d_inner: int, d_state: int, inner_rank: int, num_tokens: int, route_noise: str = "training",
+        stable_sort: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.stable_sort = stable_sort
         self.route_noise = one_of("route_noise", route_noise, ROUTE_NOISES)
         self.embeddingB = nn.Embedding(num_tokens, inner_rank)
         nn.init.uniform_(self.embeddingB.weight, -1 / num_tokens, 1 / num_tokens)
@@ -74,7 +78,9 @@ class SemanticScan(nn.Module):
         prompt_BLN, classes_BL = self._prompts(x_BHWC.flatten(1, 2), self.embeddingB.weight @ table, noise)
         v_BDHW = self.in_proj(x_BHWC.permute(0, 3, 1, 2))
         v_BDHW = v_BDHW * self.CPE(v_BDHW).sigmoid()
-        return v_BDHW.permute(0, 2, 3, 1).flatten(1, 2), prompt_BLN, orders_from_scores(classes_BL)
+        # Export knows no other sort than a stable one.
+        orders = orders_from_scores(classes_BL, stable=self.stable_sort or torch.compiler.is_exporting())
+        return v_BDHW.permute(0, 2, 3, 1).flatten(1, 2), prompt_BLN, orders
 
     def _prompts(self, x_BLC: Tensor, prompts_TN: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """The prompt of every pixel's class, and the class."""

@@ -76,6 +76,8 @@ class MambaIRv2(RestorationFrame):
         resi_connection: '1conv' or '3conv'.
         route_noise: 'training' (default): Gumbel noise on the classes while training, none in evaluation; 'always': as
             the published code, whose results differ from call to call; 'never'.
+        stable_sort: pixels of one class keep the order of the image, so that every machine computes the same; False
+            (default): their order is that of PyTorch's sort on this machine, as published.
         with_cp: gradient checkpointing of the layers, for less memory in training.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
@@ -109,6 +111,7 @@ class MambaIRv2(RestorationFrame):
         img_range: float | None = None,
         resi_connection: str | None = None,
         route_noise: str | None = None,
+        stable_sort: bool | None = None,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -117,16 +120,17 @@ class MambaIRv2(RestorationFrame):
             d_state=d_state, mlp_ratio=mlp_ratio, inner_rank=inner_rank, num_tokens=num_tokens,
             convffn_kernel_size=convffn_kernel_size, ffn=ffn, upscale=upscale, upsampler=upsampler,
             img_range=img_range, resi_connection=resi_connection, route_noise=route_noise,
+            stable_sort=stable_sort,
         )  # fmt: skip
         defaults = dict(
             in_channels=3, window_size=16, convffn_kernel_size=5, ffn="conv", img_range=1.0, resi_connection="1conv",
-            route_noise="training",
+            route_noise="training", stable_sort=False,
         )  # fmt: skip
         s = arch_settings("MambaIRv2", ARCHS, arch, given, defaults)
         layer_settings = {
             key: s[key]
             for key in ("num_heads", "window_size", "d_state", "mlp_ratio", "inner_rank", "num_tokens",
-                        "convffn_kernel_size", "ffn", "route_noise")
+                        "convffn_kernel_size", "ffn", "route_noise", "stable_sort")
         }  # fmt: skip
         groups = [
             ResidualGroup(
@@ -194,7 +198,7 @@ class AttentiveLayer(nn.Module):
     def __init__(
         self, channels: int, num_heads: int, window_size: int, shifted: bool, d_state: int, mlp_ratio: float,
         inner_rank: int, num_tokens: int, convffn_kernel_size: int = 5, ffn: str = "conv",
-        route_noise: str = "training",
+        route_noise: str = "training", stable_sort: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("ffn", ffn, tuple(FFNS))
@@ -203,7 +207,7 @@ class AttentiveLayer(nn.Module):
             self.add_module(f"norm{number}", nn.LayerNorm(channels))
         self.wqkv = nn.Linear(channels, 3 * channels)
         self.win_mhsa = WindowAttention(channels, num_heads, window_size, window_size // 2 if shifted else 0)
-        self.assm = SemanticScan(channels, hidden, d_state, inner_rank, num_tokens, route_noise)
+        self.assm = SemanticScan(channels, hidden, d_state, inner_rank, num_tokens, route_noise, stable_sort)
         self.convffn1, self.convffn2 = (make_ffn(ffn, channels, hidden, convffn_kernel_size) for _ in range(2))
         self.embeddingA = nn.Embedding(inner_rank, d_state)
         nn.init.uniform_(self.embeddingA.weight, -1 / inner_rank, 1 / inner_rank)
