@@ -6,13 +6,19 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from mamba_vision.evaluation.volume_scores import METRICS, ClassScore, check_metrics, score_volume, tolerances_for
+from mamba_vision.evaluation.volume_scores import ClassScore, check_metrics, score_volume, tolerances_for
 from mamba_vision.registry import METRICS as METRICS_REGISTRY
+
+_FIELDS = (
+    ("dice", "dice"), ("iou", "iou"), ("sensitivity", "sensitivity"), ("precision", "precision"),
+    ("surface_dice", "surface_dice"), ("hd95", "hd95_mm"), ("assd", "assd_mm"), ("lesions", "lesion_f1"),
+    ("lesions", "lesion_dice"),
+)  # fmt: skip
 
 
 @METRICS_REGISTRY.register_module()
 class VolumeMetric(BaseMetric):
-    """Mean Dice, HD95 (mm) and surface Dice over cases, for each foreground class and over classes.
+    """Mean scores over cases, for each foreground class and over classes; by default Dice, HD95 and surface Dice.
 
     Results are `dice`, `dice_<class>`, `hd95_mm`, ...: first the mean over cases for each class, without undefined
     values (see volume_scores), then the plain mean over classes. Values are Python floats, so that a checkpoint that
@@ -20,7 +26,7 @@ class VolumeMetric(BaseMetric):
 
     Args:
         classes: names, background first.
-        scores: some of 'dice', 'hd95', 'surface_dice'. (MMEngine takes a config with `metrics` for another class.)
+        scores: some of volume_scores.METRICS. (MMEngine takes a config with `metrics` for another class.)
         tolerance: of the surface Dice, mm; one number or one a foreground class.
         ignore_index: label of the truth that does not count.
     """
@@ -30,7 +36,7 @@ class VolumeMetric(BaseMetric):
     def __init__(
         self,
         classes: Sequence[str],
-        scores: Sequence[str] = METRICS,
+        scores: Sequence[str] = ("dice", "hd95", "surface_dice"),
         tolerance: float | Sequence[float] = 2.0,
         ignore_index: int | None = None,
         collect_device: str = "cpu",
@@ -62,19 +68,15 @@ class VolumeMetric(BaseMetric):
         """Means over cases and classes."""
         scores = [score for case in results for score in case]
         summary = {}
-        for metric, field, key in (
-            ("dice", "dice", "dice"),
-            ("surface_dice", "surface_dice", "surface_dice"),
-            ("hd95", "hd95_mm", "hd95_mm"),
-        ):
+        for metric, field in _FIELDS:
             if metric not in self.scores:
                 continue
             per_class = {
                 name: _mean(getattr(score, field) for score in scores if score.name == name)
                 for name in self.classes[1:]
             }
-            summary[key] = _mean(per_class.values())
-            summary.update({f"{key}_{name.replace(' ', '_')}": value for name, value in per_class.items()})
+            summary[field] = _mean(per_class.values())
+            summary.update({f"{field}_{name.replace(' ', '_')}": value for name, value in per_class.items()})
         return summary
 
 

@@ -103,8 +103,8 @@ def test_metric_means_are_over_cases_then_classes_in_python_floats():
 
 
 def test_metric_refuses_unknown_scores():
-    with pytest.raises(ValueError, match="found 'iou'"):
-        VolumeMetric(CLASSES, scores=["iou"])
+    with pytest.raises(ValueError, match="found 'dise'"):
+        VolumeMetric(CLASSES, scores=["dise"])
 
 
 def test_scores_are_plain_values():
