@@ -22,7 +22,18 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="run recorded cases there, e.g. cuda")
+    parser.addoption("--device", default="cpu", help="run the recorded cases there, and only these, e.g. cuda")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Elsewhere than on a CPU only what is meant for any device: the recorded cases and tests marked `any_device`."""
+    if config.getoption("--device") == "cpu":
+        return
+    left_out = [
+        item for item in items if "golden" not in item.fixturenames and not item.get_closest_marker("any_device")
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = meant
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +80,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str], Case]:
     def load(name: str) -> Case:
         case = Case.load(GOLDEN / name)
         if device != "cpu":
-            inputs = case.inputs()
-            case.inputs = lambda: {key: value.to(device) for key, value in inputs.items()}
+            for part in ("inputs", "state_dict"):
+                moved = {key: value.to(device) for key, value in getattr(case, part)().items()}
+                setattr(case, part, moved.copy)
         return case
 
     return load

@@ -14,6 +14,7 @@ from oracle import relative_error, scan_inputs
 from mamba_vision.kernels import compat, published_cuda, published_ops, selective_scan
 from mamba_vision.models.mixers import Mamba
 
+pytestmark = pytest.mark.any_device
 SCRIPT = Path(__file__).with_name("published_script.py")
 
 
