@@ -29,9 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Elsewhere than on a CPU only what is meant for any device: the recorded cases and tests marked `any_device`."""
     if config.getoption("--device") == "cpu":
         return
-    left_out = [
-        item for item in items if "golden" not in item.fixturenames and not item.get_closest_marker("any_device")
-    ]
+    meant = [item for item in items if "golden" in item.fixturenames or item.get_closest_marker("any_device")]
+    left_out = [item for item in items if item not in meant]
     config.hook.pytest_deselected(items=left_out)
     items[:] = meant
 
