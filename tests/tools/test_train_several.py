@@ -1,4 +1,4 @@
-"""Two processes on a CPU, whole copies (DDP) or parts (FSDP) of the network: the same training as in one."""
+"""Two processes, whole copies (DDP) or parts (FSDP) of the network: the same training as in one, on a CPU and on GPUs."""
 
 import os
 import subprocess
@@ -46,19 +46,29 @@ def configure(folder: Path, batch: int, sharded: bool = False) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
+    two_processes_train_as_one(tmp_path, "Scans run on portable: Triton cannot run", rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_as_one(tmp_path):
+    two_processes_train_as_one(tmp_path, "Scans run on triton", rtol=1e-3, atol=1e-5)
+
+
+def two_processes_train_as_one(tmp_path, backend, **tolerance):
     train(configure(tmp_path, 16), work_dir=tmp_path / "one")
     found = {"one": load_file(tmp_path / "one" / "epoch_1.pth")["state_dict"]}
     for name, sharded in (("ddp", False), ("fsdp", True)):
         shown = run(configure(tmp_path, 8, sharded), "--launcher", "pytorch", "--work-dir", tmp_path / name)
         assert shown.returncode == 0, shown.stderr
-        assert "Scans run on portable: Triton cannot run" in shown.stdout
+        assert backend in shown.stdout
         assert shown.stdout.count("Training Vim") == shown.stdout.count("Trained 1 epochs, 2 iterations") == 1
         assert (tmp_path / name / "best_accuracy_top1_epoch_1.pth").is_file() and "accuracy/top1" in shown.stdout
         found[name] = load_file(tmp_path / name / "epoch_1.pth")["state_dict"]
     for name in ("ddp", "fsdp"):
         assert found[name].keys() == found["one"].keys()
         for key, value in found["one"].items():
-            torch.testing.assert_close(found[name][key], value, rtol=1e-4, atol=2e-6, msg=f"{name}: {key}")
+            torch.testing.assert_close(found[name][key], value, **tolerance, msg=f"{name}: {key}")
     config = configure(tmp_path, 8, sharded=True)
     more = run(config, "--launcher", "pytorch", "--work-dir", tmp_path / "fsdp", "--resume", "--cfg-options",
                "train_cfg.max_epochs=2")  # fmt: skip
