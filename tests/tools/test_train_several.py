@@ -1,4 +1,4 @@
-"""Two processes, whole copies (DDP) or parts (FSDP) of the network: the same training as in one, on a CPU and on GPUs."""
+"""Two processes, whole networks (DDP) or parts (FSDP): the same training as in one, on a CPU and on two GPUs."""
 
 import os
 import subprocess
