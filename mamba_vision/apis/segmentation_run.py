@@ -25,8 +25,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from mamba_vision.apis.volume_inference import VolumeResult, inference_volume
+from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_model import checkpoint_hash
+from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.utils.atomic import write_json, write_text
 from mamba_vision.utils.memory import peak_memory
 from mamba_vision.version import __version__

@@ -26,26 +26,35 @@ from torch import Tensor
 from mamba_vision.utils.memory import available_memory, format_size
 
 Predictor = Callable[[Tensor], Tensor]
+BUFFERS = ("auto", "memory", "file", "gpu")
 _SIGMA = 0.125  # of the Gaussian, in window sides
 _COPIES = 3  # a tile is held by MONAI as sum and as count, and once more while it is added
 
 
 class LogitsStore:
-    """Room for (K, S0, S1, S2) float32 sums: zeros in memory, or in a nameless file that goes when it is closed.
+    """Room for (K, S0, S1, S2) float32 sums: zeros in memory, on a GPU, or in a nameless file that goes when closed.
 
     Attributes:
-        array: the sums, writable.
+        array: the sums, writable; a tensor on a GPU, else a NumPy array.
         where: what was chosen, in words.
+        windows: how many predictions were added up.
     """
 
-    def __init__(self, shape: Sequence[int], scratch: str | Path | None) -> None:
-        """`scratch`: folder of the file; None keeps the sums in memory.
+    def __init__(
+        self, shape: Sequence[int], scratch: str | Path | None, device: torch.device | str | None = None
+    ) -> None:
+        """`scratch`: folder of the file; None keeps the sums in memory, or on `device` if one is given.
 
         Raises:
             OSError: the folder has not enough room.
         """
         self._map = self._file = None
+        self.windows = 0
         size = math.prod(shape) * 4
+        if device is not None:
+            self.array = torch.zeros(tuple(shape), device=device)
+            self.where = f"{format_size(size)} of logits on {device}"
+            return
         if scratch is None:
             self.array = np.zeros(shape, np.float32)
             self.where = f"{format_size(size)} of logits in memory"
@@ -64,6 +73,12 @@ class LogitsStore:
         self._row_size = size // rows
         self.array = np.moveaxis(np.frombuffer(self._map, np.float32).reshape(rows, classes, *plane), 1, 0)
         self.where = f"{format_size(size)} of logits in a temporary file in {scratch}"
+
+    def add(self, place: tuple[slice, ...], logits: Tensor) -> None:
+        """Add (K, *tile) at `place` of (S0, S1, S2)."""
+        part = self.array[(slice(None), *place)]
+        target = part if isinstance(part, Tensor) else torch.from_numpy(part)
+        target.add_(logits.to(target.device))
 
     def release(self, rows: int) -> None:
         """The first `rows` rows of axis S0 are not needed soon: their memory, not what is there, goes to the system."""
@@ -98,6 +113,7 @@ def sliding_window_logits(
     batch_size: int = 1,
     max_memory: int | None = None,
     scratch: str | Path | None = None,
+    buffer: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> LogitsStore:
     """Mean of the predictions of all windows, Gaussian weights (sigma 1/8 of the window), as MONAI and nnU-Net do it.
@@ -112,16 +128,20 @@ def sliding_window_logits(
         max_memory: bytes of main memory for the logits; None takes half of what is free. Above it the logits go to a
             temporary file, and the tiles get smaller.
         scratch: folder of that file; None is the system's.
+        buffer: one of BUFFERS: 'auto' as just said, 'memory' or 'file' whatever the limit, 'gpu' the memory of
+            `device`, where the whole volume is then added up.
         progress: called with the number of windows done (first 0) and of all.
 
     Raises:
-        ValueError: an image that is not (C, S0, S1, S2), or an overlap outside [0, 1).
+        ValueError: an image that is not (C, S0, S1, S2), an overlap outside [0, 1), or an unknown buffer.
         OSError: no room for the temporary file.
     """
     if image_CS.ndim != 4 or len(window) != 3:
         raise ValueError(f"image_CS and window: expected 4 and 3 axes, found {image_CS.shape} and {tuple(window)}")
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap: expected a number in [0, 1), found {overlap}")
+    if buffer not in BUFFERS:
+        raise ValueError(f"buffer: expected one of {', '.join(BUFFERS)}, found {buffer!r}")
     device = torch.device(device)
     size = image_CS.shape[1:]
     window = tuple(int(side) for side in window)
@@ -129,8 +149,13 @@ def sliding_window_logits(
     shares = [_shares(length, side, places) for length, side, places in zip(size, window, starts)]
     limit = max_memory or available_memory() // 2
     tiled, in_file = _choose(size, window, classes, limit)
-    store = LogitsStore((classes, *size), (scratch or tempfile.gettempdir()) if in_file else None)
-    store.where += f" (limit {format_size(limit)})"
+    if buffer == "gpu":
+        tiled = 1
+    in_file = buffer == "file" or (in_file and buffer == "auto")
+    store = LogitsStore(
+        (classes, *size), (scratch or tempfile.gettempdir()) if in_file else None, device if buffer == "gpu" else None
+    )
+    store.where += f" (limit {format_size(limit)})" if buffer == "auto" else ""
 
     total, done = math.prod(len(places) for places in starts), 0
 
@@ -145,7 +170,7 @@ def sliding_window_logits(
     tile_size = [min(side, length) for side, length in zip(window[:tiled], size)] + list(size[tiled:])
     inferer = SlidingWindowInferer(
         window, sw_batch_size=batch_size, overlap=overlap, mode="gaussian", sigma_scale=_SIGMA, sw_device=device,
-        device=_stitching_device(device, 4 * classes * math.prod(tile_size)),
+        device=device if buffer == "gpu" else _stitching_device(device, 4 * classes * math.prod(tile_size)),
     )  # fmt: skip
     inferer.roi_weight_map = _weights(window)
     if progress is not None:
@@ -154,13 +179,15 @@ def sliding_window_logits(
         for corner in itertools.product(*starts[:tiled]):
             tile = tuple(slice(start, start + side) for start, side in zip(corner, tile_size))
             pixels = torch.from_numpy(np.ascontiguousarray(image_CS[(slice(None), *tile)], dtype=np.float32))[None]
-            logits = inferer(pixels, predict)[0].cpu()
+            logits = inferer(pixels, predict)[0]
+            logits = logits if buffer == "gpu" else logits.cpu()
             for axis, (start, side) in enumerate(zip(corner, tile_size)):
-                share = shares[axis][start][:side]
+                share = shares[axis][start][:side].to(logits.device)
                 logits *= share.reshape(-1, *[1] * (2 - axis))
-            torch.from_numpy(store.array[(slice(None), *tile)]).add_(logits)
+            store.add(tile, logits)
             store.release(corner[0])
         store.release(size[0])
+        store.windows = done
     except BaseException:
         store.close()
         raise

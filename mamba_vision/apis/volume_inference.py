@@ -12,84 +12,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import nn
 
-from mamba_vision.apis.sliding_window import LogitsStore, choose_scratch, sliding_window_logits
-from mamba_vision.visualization.volumes import orthogonal_slices_figure
+from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, choose_scratch, sliding_window_logits
+from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble, ensemble_predictor
+from mamba_vision.apis.volume_inputs import Scan, check_channels, to_volume
+from mamba_vision.apis.volume_result import VolumeResult
+from mamba_vision.volumes.components import KeepLargest, apply_steps, load_steps, steps_as_json
 from mamba_vision.volumes.planning import Plan
-from mamba_vision.volumes.preprocess import preprocess
-from mamba_vision.volumes.reading import read_volume
-from mamba_vision.volumes.restore import restore_labels, restore_probabilities
+from mamba_vision.volumes.preprocess import Case, preprocess
+from mamba_vision.volumes.restore import labels_from_probabilities, restore_labels, restore_probabilities
 from mamba_vision.volumes.scans import ScanFiles
-from mamba_vision.volumes.statistics import label_statistics
-from mamba_vision.volumes.volume import Volume, VolumeError, stem
-from mamba_vision.volumes.writing import write_image, write_labels
+from mamba_vision.volumes.volume import Volume, stem
 
 TTA = ("flips", "none")
 _SLAB_MEMORY = 2**29  # bytes, at most, to bring logits back into the scan's grid; more makes it no faster
-Scan = Any  # path | list of paths (channels) | ScanFiles | Volume | nibabel image(s) | MetaTensor | (array, affine)
+Model = nn.Module | VolumeEnsemble | Sequence[nn.Module]
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How scans are segmented; see `inference_volume`."""
+
+    tta: str = "flips"
+    overlap: float = 0.5
+    max_memory: int | None = None
+    amp: bool = False
+    labels: tuple[str, ...] | None = None
+    probabilities: bool = False
+    batch_size: int | None = None
+    buffer: str = "auto"
+    postprocessing: str = "auto"
+    keep_largest: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("tta", TTA), ("buffer", BUFFERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)!r}")
+        for name in ("labels", "keep_largest"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "postprocessing", str(self.postprocessing))
+
+
 @dataclass
-class VolumeResult:
-    """The segmentation of one scan.
+class PreparedScan:
+    """A scan that has been read, and prepared for the first configuration of an ensemble."""
 
-    Attributes:
-        mask: (X, Y, Z) uint8 or uint16, in the grid of the scan as it is stored.
-        affine: (4, 4), voxel index to RAS mm, of scan and mask.
-        labels: names and values, background first; what was not asked for is left out.
-        volume: the scan.
-        case: its name.
-        channels: names of its channels.
-        info: how it was made: seconds, device, windows, options, where the logits were held.
-        probabilities: (K, X, Y, Z) float32, if asked for; mapped from a nameless file where memory is short.
-        window: intensities that a picture shows, (lowest, highest); None leaves it to the picture.
-    """
-
-    mask: np.ndarray
-    affine: np.ndarray
-    labels: dict[str, int]
     volume: Volume
-    case: str
-    channels: list[str]
-    info: dict[str, Any] = field(default_factory=dict)
-    probabilities: np.ndarray | None = None
-    window: tuple[float, float] | None = None
-
-    def statistics(self) -> list[dict[str, Any]]:
-        """A record a label: voxels, ml, centroid, box, intensities; see volumes.statistics.label_statistics."""
-        return label_statistics(self.mask, self.affine, self.labels, self.volume.array, self.channels)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the mask as NIfTI in the scan's own grid, label names inside; whole or not at all."""
-        return write_labels(path, self.mask, self.volume, self.labels)
-
-    def save_probabilities(self, path: str | Path) -> Path:
-        """Write the probabilities as a NIfTI (X, Y, Z, K).
-
-        Raises:
-            ValueError: they were not asked for.
-        """
-        if self.probabilities is None:
-            raise ValueError("probabilities: segment with probabilities=True to have them")
-        return write_image(path, np.moveaxis(self.probabilities, 0, -1), self.volume)
-
-    def preview(self, path: str | Path) -> Path:
-        """Write a PNG of three orthogonal slices (first channel) with the labels over them."""
-        orthogonal_slices_figure(
-            self.volume.array[0], self.mask, names=self.labels, affine=self.affine, path=path, title=self.case,
-            window=self.window,
-        )  # fmt: skip
-        return Path(path)
+    name: str
+    case: Case | None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def inference_volume(
-    model: nn.Module,
+    model: Model,
     scan: Scan,
     *,
     series: str | None = None,
@@ -100,13 +80,17 @@ def inference_volume(
     labels: Sequence[str] | None = None,
     probabilities: bool = False,
     batch_size: int | None = None,
+    buffer: str = "auto",
+    postprocessing: str | Path = "auto",
+    keep_largest: Sequence[str] | None = None,
     scratch: str | Path | None = None,
     progress: Progress | None = None,
 ) -> VolumeResult:
     """Segment one scan.
 
     Args:
-        model: from `init_volume_model`.
+        model: from `init_volume_model`, several of them (folds, whose logits are averaged), or from
+            `init_volume_ensemble`.
         scan: a NIfTI file or DICOM folder; a list with one of these a channel; a Volume; a nibabel image or a list of
             them; a MetaTensor (X, Y, Z) or (C, X, Y, Z); or (array, affine) with an array of one of these shapes and
             the (4, 4) matrix from voxel index to RAS mm.
@@ -120,6 +104,11 @@ def inference_volume(
         probabilities: also give the probability of every class at every voxel.
         batch_size: windows predicted together; by default as many as in training. One alone is slow on a CPU: PyTorch
             then takes its plain convolution for small maps.
+        buffer: where the windows are added up: 'memory', 'file' (temporary), 'gpu', or 'auto', memory as long as
+            `max_memory` allows and a file beyond.
+        postprocessing: 'auto' applies the postprocessing.json of the work folder if there is one, 'none' nothing; or
+            such a file.
+        keep_largest: of each of these labels (of every one, if the list is empty) only the largest piece stays.
         scratch: folder of the temporary file, should the logits not fit into memory.
         progress: called with a stage ('read', 'prepare', 'predict', 'restore'), steps done and steps in all.
 
@@ -127,110 +116,102 @@ def inference_volume(
         VolumeError: a scan that cannot be read, or not with this model (number of channels).
         ValueError: an unknown option.
     """
-    plan = Plan.from_dict(model.plan)
-    kept = choose_labels(plan.labels, labels)
-    if tta not in TTA:
-        raise ValueError(f"tta: expected one of {', '.join(TTA)}, found {tta!r}")
-    report = progress or (lambda stage, done, total: None)
-    device = next(model.parameters()).device
-    clock, seconds = time.perf_counter(), {}
+    ensemble = as_ensemble(model)
+    options = InferenceOptions(
+        tta, overlap, max_memory, amp, labels, probabilities, batch_size, buffer, postprocessing, keep_largest
+    )
+    choose_labels(ensemble.labels, options.labels)
+    choose_steps(ensemble, options)
+    prepared = prepare_scan(ensemble, scan, series, progress)
+    return segment_prepared(ensemble, prepared, options, scratch, progress)
 
-    def finish(stage: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        seconds[stage], clock = round(now - clock, 3), now
 
+def prepare_scan(
+    ensemble: VolumeEnsemble, scan: Scan, series: str | None = None, progress: Progress | None = None
+) -> PreparedScan:
+    """Read a scan and prepare it for the first configuration: the part of the work that needs no model."""
+    plan, report, clock = ensemble.plans[0], progress or _silent, _Clock()
     report("read", 0, 1)
     volume = to_volume(scan, series, plan.fix_geometry)
     check_channels(volume, plan)
-    finish("read")
+    clock.note("read")
     report("prepare", 0, 1)
     case = preprocess(volume, plan)
-    finish("prepare")
+    clock.note("prepare")
+    return PreparedScan(volume, _case_name(scan, volume), case, clock.seconds)
 
-    axes = mirror_axes(model) if tta == "flips" else ()
-    windows = 0
 
-    def predict(inputs: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=_half(device), enabled=amp):
-            return model.predict_logits(inputs, inferer=lambda whole, network: network(whole), mirror_axes=axes)
+def segment_prepared(
+    ensemble: VolumeEnsemble,
+    prepared: PreparedScan,
+    options: InferenceOptions,
+    scratch: str | Path | None = None,
+    progress: Progress | None = None,
+) -> VolumeResult:
+    """The labels of a prepared scan, which is used up; see `inference_volume` for options and errors."""
+    report, clock = progress or _silent, _Clock(prepared.seconds)
+    plans, volume = ensemble.plans, prepared.volume
+    steps = choose_steps(ensemble, options)
+    kept = choose_labels(ensemble.labels, options.labels)
+    axes = [mirror_axes(model) if options.tta == "flips" else () for model in ensemble.models]
+    slab_memory = min(options.max_memory or _SLAB_MEMORY, _SLAB_MEMORY)
+    several, mask, room, windows = len(plans) > 1, None, None, 0
+    if several or options.probabilities:
+        shape = (plans[0].num_classes, *volume.shape)
+        room = LogitsStore(shape, choose_scratch(shape, options.max_memory, scratch))
 
     def count(done: int, total: int) -> None:
-        nonlocal windows
-        windows = total
-        report("predict", done, total)
+        report("predict", windows + done, (windows + total) * len(plans) // (number + 1))
 
-    slab_memory = min(max_memory or _SLAB_MEMORY, _SLAB_MEMORY)
+    for number, (models, plan) in enumerate(zip(ensemble.configurations, plans)):
+        case = prepared.case if number == 0 else preprocess(volume, plan)
+        prepared.case = None
+        first = sum(len(before) for before in ensemble.configurations[:number])
+        predict = ensemble_predictor(
+            models, axes[first : first + len(models)], _half(ensemble.device) if options.amp else None
+        )
+        with torch.no_grad(), sliding_window_logits(
+            case.image, predict, plan.patch_size, plan.num_classes, overlap=options.overlap, device=ensemble.device,
+            batch_size=options.batch_size or plan.batch_size, max_memory=options.max_memory, scratch=scratch,
+            buffer=options.buffer, progress=count,
+        ) as logits:  # fmt: skip
+            windows += logits.windows
+            clock.note("predict")
+            geometry, rows, case = case.geometry, case.image.shape[1], None
+            report("restore", 0, 1)
 
-    def restored(done: int, total: int) -> None:
-        logits.release(case.image.shape[1])
-        report("restore", done, total)
+            def restored(done: int, total: int, logits=logits, rows=rows) -> None:
+                logits.release(rows)
+                report("restore", done, total)
 
-    with torch.no_grad(), sliding_window_logits(
-        case.image, predict, plan.patch_size, len(plan.labels), overlap=overlap, device=device,
-        batch_size=batch_size or plan.batch_size, max_memory=max_memory,
-        scratch=scratch, progress=count,
-    ) as logits:  # fmt: skip
-        finish("predict")
-        report("restore", 0, 1)
-        mask = restore_labels(logits.array, case.geometry, plan, slab_memory, restored)
-        chances = None
-        if probabilities:
-            shape = (len(plan.labels), *volume.shape)
-            room = LogitsStore(shape, choose_scratch(shape, max_memory, scratch))
-            chances = restore_probabilities(
-                logits.array, case.geometry, plan, room.array, slab_memory, lambda *_: room.release(volume.shape[0])
-            )
-        where = logits.where
-    finish("restore")
-    if len(kept) < len(plan.labels):
-        mask[~np.isin(mask, list(kept.values()))] = 0
+            if not several:
+                mask = restore_labels(logits.array, geometry, plan, slab_memory, restored)
+            if room is not None:
+                restore_probabilities(
+                    logits.array, geometry, plan, room.array, slab_memory,
+                    lambda *_: room.release(volume.shape[0]), add=several,
+                )  # fmt: skip
+            where = logits.where
+        clock.note("restore")
+    if several:
+        mask = labels_from_probabilities(
+            room.array, plans[0], len(plans), slab_memory, lambda *_: room.release(volume.shape[0])
+        )
+    apply_steps(mask, steps)
+    if len(kept) < len(ensemble.labels):
+        for plane in mask:
+            plane[~np.isin(plane, list(kept.values()))] = 0
+    clock.note("restore")
     info = {
-        "seconds": seconds, "device": str(device), "tta": tta, "mirror_axes": list(axes), "overlap": overlap,
-        "amp": amp, "windows": windows, "logits": where,
+        "seconds": clock.seconds, "device": str(ensemble.device), "models": [len(m) for m in ensemble.configurations],
+        "tta": options.tta, "mirror_axes": sorted({axis for each in axes for axis in each}),
+        "overlap": options.overlap, "amp": options.amp, "windows": windows, "logits": where,
+        "postprocessing": steps_as_json(steps),
     }  # fmt: skip
     return VolumeResult(
-        mask, volume.affine, kept, volume, _case_name(scan, volume), list(plan.channels), info, chances, _window(plan)
-    )
-
-
-def to_volume(scan: Scan, series: str | None = None, fix_geometry: str = "error") -> Volume:
-    """Any of the kinds of scan that `inference_volume` takes, as a Volume; `fix_geometry` as for read_volume.
-
-    Raises:
-        VolumeError: a file that cannot be read; an array that is not 3-D or not finite.
-        ValueError: something else than a scan.
-    """
-    if isinstance(scan, Volume):
-        return _finite(scan)
-    if isinstance(scan, ScanFiles):
-        return read_volume(list(scan.images), series or scan.series, fix_geometry)
-    if isinstance(scan, str | Path):
-        return read_volume(scan, series, fix_geometry)
-    if isinstance(scan, MetaTensor):
-        return _from_array(scan.numpy(force=True), np.asarray(scan.affine, np.float64))
-    if isinstance(scan, nib.spatialimages.SpatialImage):
-        return _from_nibabel([scan])
-    if isinstance(scan, tuple | list) and len(scan):
-        if len(scan) == 2 and np.shape(scan[1]) == (4, 4):
-            return _from_array(np.asarray(scan[0]), np.asarray(scan[1], np.float64))
-        if all(isinstance(one, str | Path) for one in scan):
-            return read_volume(list(scan), series, fix_geometry)
-        if all(isinstance(one, nib.spatialimages.SpatialImage) for one in scan):
-            return _from_nibabel(list(scan))
-    raise ValueError(
-        f"scan: expected paths, a nibabel image, a MetaTensor or (array, affine), found {type(scan).__name__}"
-    )
-
-
-def check_channels(volume: Volume, plan: Plan) -> None:
-    """Raises VolumeError where the scan has not the channels that the model was trained on."""
-    found, expected = len(volume.array), len(plan.channels)
-    if found != expected:
-        raise VolumeError(
-            volume.name, f"{found} channel{'s' if found > 1 else ''}", f"{expected} ({', '.join(plan.channels)})",
-            "Name a case's files CASE_0000.nii.gz, CASE_0001.nii.gz ... in this order, or list them after --channels",
-        )  # fmt: skip
+        mask, volume.affine, kept, volume, prepared.name, list(plans[0].channels), info,
+        room.array if options.probabilities else None, _window(plans[0]),
+    )  # fmt: skip
 
 
 def choose_labels(labels: dict[str, int], names: Sequence[str] | None) -> dict[str, int]:
@@ -247,6 +228,27 @@ def choose_labels(labels: dict[str, int], names: Sequence[str] | None) -> dict[s
     return {name: value for name, value in labels.items() if value == 0 or name in names}
 
 
+def choose_steps(ensemble: VolumeEnsemble, options: InferenceOptions) -> tuple[KeepLargest, ...]:
+    """The clean-up that the options ask for, in order.
+
+    Raises:
+        ValueError: a file that is none or for other labels, or an unknown name.
+    """
+    steps: tuple[KeepLargest, ...] = ()
+    if options.postprocessing != "none":
+        file = ensemble.postprocessing if options.postprocessing == "auto" else Path(options.postprocessing)
+        steps = load_steps(file, ensemble.labels) if file is not None else ()
+    if options.keep_largest is not None:
+        foreground = {name: value for name, value in ensemble.labels.items() if value}
+        names = options.keep_largest or tuple(foreground)
+        if unknown := [name for name in names if name not in foreground]:
+            raise ValueError(
+                f"keep_largest: expected some of {', '.join(foreground)}, found {', '.join(map(str, unknown))}"
+            )
+        steps += tuple(KeepLargest(name, (foreground[name],)) for name in names)
+    return steps
+
+
 def mirror_axes(model: nn.Module) -> tuple[int, ...]:
     """Axes along which training mirrored patches at random, read from its configuration; else the model's own."""
     loader = getattr(model, "cfg", {}).get("train_dataloader") or {}
@@ -259,40 +261,28 @@ def mirror_axes(model: nn.Module) -> tuple[int, ...]:
     return tuple(sorted(axis % 3 for axis in axes)) or tuple(model.mirror_axes)
 
 
-def _from_nibabel(images: list[nib.spatialimages.SpatialImage]) -> Volume:
-    first = images[0]
-    for other in images[1:]:
-        if other.shape != first.shape or not np.allclose(other.affine, first.affine, atol=1e-3):
-            raise VolumeError("the scan", "channels in different grids", "one shape and affine for all channels")
-    sides = first.shape
-    while len(sides) > 3 and sides[-1] == 1:  # a single time point or channel, as some programs write it
-        sides = sides[:-1]
-    array = np.stack([np.asarray(image.dataobj, np.float32).reshape(sides) for image in images])
-    header = first.header if isinstance(first, nib.Nifti1Image) else None
-    return _from_array(array[0] if len(images) == 1 else array, first.affine, header)
+class _Clock:
+    """Seconds of each stage, several turns at one added up."""
+
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = dict(seconds or {})
+        self._last = time.perf_counter()
+
+    def note(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 3)
+        self._last = now
 
 
-def _from_array(array: np.ndarray, affine: np.ndarray, header: nib.Nifti1Header | None = None) -> Volume:
-    shape = array.shape
-    if array.ndim == 3:
-        array = array[None]
-    if array.ndim != 4 or min(array.shape[1:], default=0) < 2:
-        raise VolumeError("the scan", f"an array of shape {shape}", "a 3-D scan (X, Y, Z) or (C, X, Y, Z)")
-    return _finite(Volume(array.astype(np.float32, copy=False), affine, header))
-
-
-def _finite(volume: Volume) -> Volume:
-    if not np.isfinite(volume.array.sum(dtype=np.float64)):
-        bad = int(volume.array.size - np.isfinite(volume.array).sum())
-        raise VolumeError(volume.name, f"{bad} NaN or Inf voxels", "finite intensities", "Replace them, e.g. by 0")
-    return volume
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 def _half(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
 
 
-def _case_name(scan: Scan, volume: Volume) -> str:
+def _case_name(scan: Any, volume: Volume) -> str:
     if isinstance(scan, ScanFiles):
         return scan.case
     return stem(volume.paths[0]).removesuffix("_0000") if volume.paths else "scan"

@@ -15,8 +15,10 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 
 from mamba_vision.apis.scan_collection import collect_scans
-from mamba_vision.apis.volume_inference import Scan, VolumeResult, inference_volume
+from mamba_vision.apis.volume_inference import inference_volume
+from mamba_vision.apis.volume_inputs import Scan
 from mamba_vision.apis.volume_model import init_volume_model
+from mamba_vision.apis.volume_result import VolumeResult
 
 
 class VolumeInferencer(BaseInferencer):

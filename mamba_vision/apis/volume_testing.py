@@ -11,9 +11,10 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mamba_vision.apis.volume_inference import VolumeResult, inference_volume
+from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_model import init_volume_model
 from mamba_vision.apis.volume_report import worst_cases, write_report
+from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.evaluation import ClassScore, score_volume
 from mamba_vision.visualization.figures import figure_pixels, save_stacked
 from mamba_vision.visualization.volumes import orthogonal_slices_figure

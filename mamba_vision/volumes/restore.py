@@ -62,12 +62,14 @@ def restore_probabilities(
     out: np.ndarray | None = None,
     max_memory: int = 2**30,
     progress: Progress | None = None,
+    add: bool = False,
 ) -> np.ndarray:
     """Softmax probabilities of every class at every voxel of the scan, (K, X, Y, Z).
 
     Args:
         out: where to write, e.g. a memory map, any float dtype; by default a new float32 array, which takes
             4 * K bytes a voxel.
+        add: add to what `out` holds, for the mean of several models.
 
     The others are those of restore_labels. Outside the crop background has probability 1.
     """
@@ -76,18 +78,49 @@ def restore_probabilities(
     out = np.empty(expected, dtype=np.float32) if out is None else out
     if out.shape != expected or out.dtype.kind != "f":
         raise ValueError(f"out: expected a float array of shape {expected}, found {out.dtype} {out.shape}")
-    out[0], out[1:] = 1, 0
     inside = _crop_of(out, geometry)
+    if add:
+        out[0] += 1
+        inside[0] -= 1
+    else:
+        out[0], out[1:] = 1, 0
     matrices = _matrices(geometry, plan)
     for rows in _slabs(geometry, max_memory, arrays=3 * plan.num_classes):
         scores = np.stack([resample_slab(_reader(logits, k), matrices, rows) for k in range(plan.num_classes)])
         scores -= scores.max(axis=0)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=0)
-        inside[:, rows] = scores
+        if add:
+            inside[:, rows] += scores
+        else:
+            inside[:, rows] = scores
         if progress is not None:
             progress(rows.stop, geometry.cropped_shape[0])
     return out
+
+
+def labels_from_probabilities(
+    probabilities: np.ndarray, plan: Plan, models: int = 1, max_memory: int = 2**30, progress: Progress | None = None
+) -> np.ndarray:
+    """The most likely label of every voxel, (X, Y, Z); `probabilities` (K, X, Y, Z) become their mean, in place.
+
+    Args:
+        probabilities: sums over models.
+        models: how many were added up.
+        max_memory, progress: as in restore_labels.
+    """
+    values = plan.label_values.astype(np.uint8 if plan.label_values[-1] < 256 else np.uint16)
+    sides = probabilities.shape[1:]
+    result = np.empty(sides, dtype=values.dtype)
+    rows = max(1, int(max_memory // (16 * sides[1] * sides[2])))  # arg-max makes 8 bytes a voxel
+    for start in range(0, sides[0], rows):
+        part = probabilities[:, start : start + rows]
+        if models > 1:
+            part /= models
+        result[start : start + rows] = values[part.argmax(axis=0)]
+        if progress is not None:
+            progress(min(start + rows, sides[0]), sides[0])
+    return result
 
 
 def _check(logits: Any, geometry: Geometry, plan: Plan, max_memory: int) -> None:

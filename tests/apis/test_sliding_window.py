@@ -148,3 +148,18 @@ def test_memory_stays_below_the_limit_though_the_logits_are_larger():
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "1"}
     run = subprocess.run([sys.executable, "-c", _BOUNDED], capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("buffer", ["memory", "file", "gpu"])
+def test_the_buffer_may_be_chosen(buffer, network, tmp_path):
+    image = np.random.default_rng(3).normal(size=(2, 21, 18, 25)).astype(np.float32)
+    limited = {"max_memory": 1000} if buffer == "memory" else {}
+    with (
+        sliding_window_logits(image, network, WINDOW, 3) as expected,
+        sliding_window_logits(image, network, WINDOW, 3, buffer=buffer, scratch=tmp_path, **limited) as found,
+    ):
+        assert {"memory": "in memory", "file": "temporary file", "gpu": "on cpu"}[buffer] in found.where
+        np.testing.assert_allclose(np.asarray(found.array), expected.array, atol=1e-5)
+        assert found.windows == expected.windows > 0
+    with pytest.raises(ValueError, match="buffer: expected one of auto, memory, file, gpu, found 'disk'"):
+        sliding_window_logits(image, network, WINDOW, 3, buffer="disk")

@@ -1,0 +1,65 @@
+"""What a segmentation gives: the mask in the scan's own grid, its numbers, its files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mamba_vision.visualization.volumes import orthogonal_slices_figure
+from mamba_vision.volumes.statistics import label_statistics
+from mamba_vision.volumes.volume import Volume
+from mamba_vision.volumes.writing import write_image, write_labels
+
+
+@dataclass
+class VolumeResult:
+    """The segmentation of one scan.
+
+    Attributes:
+        mask: (X, Y, Z) uint8 or uint16, in the grid of the scan as it is stored.
+        affine: (4, 4), voxel index to RAS mm, of scan and mask.
+        labels: names and values, background first; what was not asked for is left out.
+        volume: the scan.
+        case: its name.
+        channels: names of its channels.
+        info: how it was made: seconds, device, windows, options, where the logits were held.
+        probabilities: (K, X, Y, Z) float32, if asked for; mapped from a nameless file where memory is short.
+        window: intensities that a picture shows, (lowest, highest); None leaves it to the picture.
+    """
+
+    mask: np.ndarray
+    affine: np.ndarray
+    labels: dict[str, int]
+    volume: Volume
+    case: str
+    channels: list[str]
+    info: dict[str, Any] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
+    window: tuple[float, float] | None = None
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """A record a label: voxels, ml, centroid, box, intensities; see volumes.statistics.label_statistics."""
+        return label_statistics(self.mask, self.affine, self.labels, self.volume.array, self.channels)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the mask as NIfTI in the scan's own grid, label names inside; whole or not at all."""
+        return write_labels(path, self.mask, self.volume, self.labels)
+
+    def save_probabilities(self, path: str | Path) -> Path:
+        """Write the probabilities as a NIfTI (X, Y, Z, K).
+
+        Raises:
+            ValueError: they were not asked for.
+        """
+        if self.probabilities is None:
+            raise ValueError("probabilities: segment with probabilities=True to have them")
+        return write_image(path, np.moveaxis(self.probabilities, 0, -1), self.volume)
+
+    def preview(self, path: str | Path) -> Path:
+        """Write a PNG of three orthogonal slices (first channel) with the labels over them."""
+        orthogonal_slices_figure(
+            self.volume.array[0], self.mask, names=self.labels, affine=self.affine, path=path, title=self.case,
+            window=self.window,
+        )  # fmt: skip
+        return Path(path)
