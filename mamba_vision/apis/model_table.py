@@ -67,9 +67,11 @@ def published_names(pattern: str = "*") -> list[list[str]]:
     from fnmatch import fnmatch
 
     groups: dict[tuple, list[str]] = {}
+    with_test = {variant.system for variant in variants().values() if variant.options["arch"] == "test"}
     for name, variant in variants().items():
         arch = variant.options["arch"]
-        for_tests = arch.startswith("test") or (arch.startswith("tiny") and not variant.is_backbone)
+        tiny_is_published = variant.is_backbone or variant.system in with_test
+        for_tests = arch.startswith("test") or (arch.startswith("tiny") and not tiny_is_published)
         if fnmatch(name, pattern) and not for_tests:
             form = str({key: value for key, value in variant.options.items() if key != "arch"})
             groups.setdefault((variant.system, id(variant.settings), form), []).append(name)

@@ -4,6 +4,7 @@ from mamba_vision.models.networks.mambadfuse import MambaDFuse
 from mamba_vision.models.networks.mambair import MambaIR
 from mamba_vision.models.networks.mambair_unet import MambaIRUNet
 from mamba_vision.models.networks.mambairv2 import MambaIRv2
+from mamba_vision.models.networks.promamba import ProMamba
 from mamba_vision.models.networks.segmamba import SegMamba
 from mamba_vision.models.networks.umamba import UMamba
 from mamba_vision.models.networks.zigma import ZigMa
@@ -15,6 +16,7 @@ __all__ = [
     "MambaIR",
     "MambaIRUNet",
     "MambaIRv2",
+    "ProMamba",
     "SegMamba",
     "UMamba",
     "ZigMa",

@@ -1,0 +1,133 @@
+"""Boxes and points as tokens, and boxes as a map over the patches.
+
+Legend: B batch, K boxes, N points, P = max(2 K + N, 2) prompt tokens, C channels, H, W the grid of patches.
+Coordinates are pixels, x before y. Shapes alone decide what is computed, so that the whole can be exported.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class PromptEncoder(nn.Module):
+    """Sparse tokens for boxes and points, dense ones for boxes.
+
+    A box gives a token a corner, a point one: random Fourier features (Tancik et al., arXiv 2006.10739) of the place,
+    and what it is. Rows that are masked out, and rows without any prompt, have learned tokens; real ones come first.
+
+    Args:
+        channels: C, even.
+        patch_size: side of a patch in pixels.
+
+    Raises:
+        ValueError: an odd number of channels.
+    """
+
+    def __init__(self, channels: int, patch_size: int = 16) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels: found {channels}, expected an even number")
+        self.patch_size = patch_size
+        self.register_buffer("frequencies", torch.randn(2, channels // 2))
+        self.corner_tokens = nn.Parameter(torch.empty(2, channels))  # top left, bottom right
+        self.label_tokens = nn.Parameter(torch.empty(2, channels))  # background, foreground
+        self.pad_token = nn.Parameter(torch.empty(channels))
+        self.none_tokens = nn.Parameter(torch.empty(2, channels))
+        self.no_cover_token = nn.Parameter(torch.empty(channels))
+        for token in self.parameters():
+            nn.init.normal_(token, std=0.02)
+        self.norm = nn.LayerNorm(channels)
+        self.cover = nn.Conv2d(1, channels, 1)
+
+    def no_weight_decay(self) -> set[str]:
+        """The learned tokens."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("_token", "_tokens"))}
+
+    def forward(
+        self, boxes_BK4: Tensor, box_mask_BK: Tensor, points_BN2: Tensor, labels_BN: Tensor, point_mask_BN: Tensor,
+        size: tuple[int, int], grid: tuple[int, int],
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Tokens (B, P, C), which of them stand for a prompt or for its absence (B, P), and the map (B, C, H, W).
+
+        Args:
+            boxes_BK4: corners x1, y1, x2, y2, half-open; K and N may be 0. A box without area is a foreground point.
+            box_mask_BK, point_mask_BN: bool, True for real ones.
+            points_BN2, labels_BN: numbers of pixels, and 1 for foreground, 0 for background.
+            size: height and width of the image without padding, to which boxes are clipped.
+            grid: of the patches, padding included.
+        """
+        clipped_BK4 = torch.stack(
+            [c.clamp(0, limit) for c, limit in zip(boxes_BK4.unbind(-1), (*size[::-1], *size[::-1]))], dim=-1
+        )
+        tokens_BPC, real_BP = self._tokens(
+            clipped_BK4, box_mask_BK, self._encode(points_BN2 + 0.5, grid), labels_BN, point_mask_BN, grid
+        )
+        return self.norm(tokens_BPC), real_BP, self._dense(clipped_BK4, box_mask_BK, grid)
+
+    def _tokens(
+        self, boxes_BK4: Tensor, box_mask_BK: Tensor, points_BNC: Tensor, labels_BN: Tensor, point_mask_BN: Tensor,
+        grid: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        near_BK2, far_BK2 = boxes_BK4[..., :2], boxes_BK4[..., 2:]
+        flat_BK1 = (far_BK2 <= near_BK2).any(-1, keepdim=True)
+        first_BKC = torch.where(
+            flat_BK1,
+            self._encode((near_BK2 + far_BK2) / 2, grid) + self.label_tokens[1],
+            self._encode(near_BK2, grid) + self.corner_tokens[0],
+        )
+        second_BKC = self._encode(far_BK2, grid) + self.corner_tokens[1]
+        second_mask_BK = box_mask_BK & ~flat_BK1.squeeze(-1)
+        foreground_BN1 = labels_BN.unsqueeze(-1) > 0
+        points_BNC = points_BNC + torch.where(foreground_BN1, self.label_tokens[1], self.label_tokens[0])
+        tokens_BPC = torch.cat([torch.stack([first_BKC, second_BKC], 2).flatten(1, 2), points_BNC], 1)
+        real_BP = torch.cat([torch.stack([box_mask_BK, second_mask_BK], 2).flatten(1, 2), point_mask_BN], 1)
+        for _ in range(tokens_BPC.shape[1], 2):  # the absence of prompts takes two tokens
+            tokens_BPC = torch.cat([tokens_BPC, tokens_BPC.new_zeros(len(tokens_BPC), 1, tokens_BPC.shape[2])], 1)
+            real_BP = torch.cat([real_BP, real_BP.new_zeros(len(real_BP), 1)], 1)
+        tokens_BPC, real_BP = _real_first(tokens_BPC, real_BP)
+        tokens_BPC = torch.where(real_BP.unsqueeze(-1), tokens_BPC, self.pad_token.to(tokens_BPC.dtype))
+        absent_PC = torch.cat([self.none_tokens, self.pad_token.expand(tokens_BPC.shape[1] - 2, -1)])
+        absent_P = torch.arange(tokens_BPC.shape[1], device=tokens_BPC.device) < 2
+        given_B1 = real_BP.any(1, keepdim=True)
+        tokens_BPC = torch.where(given_B1.unsqueeze(-1), tokens_BPC, absent_PC.to(tokens_BPC.dtype))
+        return tokens_BPC, torch.where(given_B1, real_BP, absent_P)
+
+    def _encode(self, places: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(..., 2) in pixels to (..., C): sines and cosines of places in [-1, 1], in at least float32.
+
+        The padded image is the unit, so that a place means the same to the prompts and to the tokens of the patches.
+        """
+        wide = torch.promote_types(self.frequencies.dtype, torch.float32)
+        across, down = self.frequencies.to(wide)
+        x = 2 * places[..., 0:1].to(wide) / (grid[1] * self.patch_size) - 1
+        y = 2 * places[..., 1:2].to(wide) / (grid[0] * self.patch_size) - 1
+        turns = 2 * math.pi * (x * across + y * down)  # no matrix product: autocast would round it
+        return torch.cat([turns.sin(), turns.cos()], dim=-1)
+
+    def _dense(self, boxes_BK4: Tensor, box_mask_BK: Tensor, grid: tuple[int, int]) -> Tensor:
+        nowhere_BCHW = self.no_cover_token[:, None, None].expand(len(boxes_BK4), -1, *grid)
+        if boxes_BK4.shape[1] == 0:
+            return nowhere_BCHW
+        cover_BKHW = coverage(boxes_BK4, grid, self.patch_size) * box_mask_BK[..., None, None]
+        boxed_B = (box_mask_BK & (boxes_BK4[..., 2:] > boxes_BK4[..., :2]).all(-1)).any(1)
+        cover_BCHW = self.cover(cover_BKHW.amax(1, keepdim=True).to(self.cover.weight.dtype))
+        return torch.where(boxed_B[:, None, None, None], cover_BCHW, nowhere_BCHW.to(cover_BCHW.dtype))
+
+
+def coverage(boxes_BK4: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    """The share of each patch that each box covers, (B, K, H, W), exact."""
+    lengths = []
+    for axis, count in ((1, grid[0]), (0, grid[1])):
+        near = patch_size * torch.arange(count, device=boxes_BK4.device, dtype=boxes_BK4.dtype)
+        inside = torch.minimum(boxes_BK4[..., axis + 2, None], near + patch_size)
+        lengths.append((inside - torch.maximum(boxes_BK4[..., axis, None], near)).clamp(min=0) / patch_size)
+    return lengths[0].unsqueeze(-1) * lengths[1].unsqueeze(-2)
+
+
+def _real_first(tokens_BPC: Tensor, real_BP: Tensor) -> tuple[Tensor, Tensor]:
+    """The same tokens with real ones before the others, each kind in its own order."""
+    count = tokens_BPC.shape[1]
+    ranks_BP = torch.arange(count, device=tokens_BPC.device) + count * (~real_BP).long()
+    order_BP = ranks_BP.topk(count, largest=False).indices
+    return tokens_BPC.gather(1, order_BP.unsqueeze(-1).expand_as(tokens_BPC)), real_BP.gather(1, order_BP)
