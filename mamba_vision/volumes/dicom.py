@@ -70,6 +70,22 @@ def read_dicom(path: Path, series: str | None = None) -> tuple[np.ndarray, np.nd
     Raises:
         VolumeError: pydicom missing; no images; several series; slices that miss, double or do not line up.
     """
+    return _assemble(path, [piece for file, dataset in _series(path, series) for piece in _slices(file, dataset)])
+
+
+def series_datasets(path: Path, series: str | None = None) -> list[Any]:
+    """The pydicom datasets of the series that read_dicom reads, in the order of its slices; pixels are not yet read.
+
+    A multi-frame object is a list of one. Raises as read_dicom, but for what concerns the slices' places.
+    """
+    chosen = _series(path, series)
+    if len(chosen) > 1:
+        chosen = sorted(chosen, key=lambda entry: _slices(*entry)[0].height)
+    return [dataset for _, dataset in chosen]
+
+
+def _series(path: Path, series: str | None) -> list[tuple[Path, Any]]:
+    """Files and datasets of the chosen series."""
     files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
     if not files:
         raise VolumeError(path, "an empty folder", "a DICOM series")
@@ -77,8 +93,7 @@ def read_dicom(path: Path, series: str | None = None) -> tuple[np.ndarray, np.nd
     if not candidates:
         raise VolumeError(path, f"{len(files)} files, none of them DICOM", "a DICOM series or NIfTI files")
     by_series = _group(path, candidates)
-    chosen = by_series[_choose(path, by_series, series)]
-    return _assemble(path, [piece for file, dataset in chosen for piece in _slices(file, dataset)])
+    return by_series[_choose(path, by_series, series)]
 
 
 def _pydicom(path: Path):
