@@ -10,7 +10,6 @@ Layouts: K chunks of a group, T steps of a chunk, b batch, G groups of B and C, 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 PARALLEL = 65536  # state elements a step that keep one processor busy
 MAX_CHUNKS = 64  # the loop over the chunks of a group should stay short
@@ -74,61 +73,76 @@ class Layout:
         return state.transpose(2, 3).reshape(self.batch, self.G * self.R, self.N).contiguous()
 
     # ---- time -------------------------------------------------------------------------------------
-    def read(self, sequence: torch.Tensor, first: int) -> torch.Tensor:
-        """The block that begins with group `first`, zeros behind the end of the sequence.
+    def steps(self, sequence: torch.Tensor, first: int) -> torch.Tensor:
+        """The steps of the block that begins with group `first`: a view, time last as it was."""
+        group = self.cut.chunks * self.cut.steps
+        return sequence[..., first * group : (first + self.cut.block) * group]
 
-        (batch, channels, length) becomes (groups, K, T, b, G, R), and (batch, G, N, length) (groups, K, T, b, G, N).
+    def to_chunks(self, steps: torch.Tensor) -> torch.Tensor:
+        """Steps of a block in the order of the chunks, zeros behind the end of the sequence.
+
+        (batch, channels, steps) becomes (groups, K, T, b, G, R), and (batch, G, N, steps) (groups, K, T, b, G, N).
         """
-        steps = self._steps(sequence, first)
-        groups = min(self.cut.block, self.cut.groups - first)
-        shape = (groups * self.cut.chunks * self.cut.steps, *steps.shape[1:])
-        made = torch.empty(shape, dtype=self.dtype, device=sequence.device)
+        steps = self._time_first(steps)
+        chunk = self.cut.chunks * self.cut.steps
+        groups = -(-len(steps) // chunk)
+        made = torch.empty((groups * chunk, *steps.shape[1:]), dtype=self.dtype, device=steps.device)
         made[: len(steps)].copy_(steps)
-        made[len(steps) :] = 0
+        if len(steps) < len(made):
+            made[len(steps) :] = 0
         return made.unflatten(0, (groups, self.cut.chunks, self.cut.steps))
 
-    def write(self, block: torch.Tensor, sequence: torch.Tensor, first: int) -> None:
-        """The inverse of `read`: into a tensor of the op's layout."""
-        steps = self._steps(sequence, first)
-        steps.copy_(block.flatten(0, 2)[: len(steps)])
+    def from_chunks(self, block: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_chunks`: writes into `steps`, and returns it."""
+        target = self._time_first(steps)
+        # without axes of size one, PyTorch sees where this is the transposition of a matrix
+        target.squeeze().copy_(block.flatten(0, 2)[: len(target)].squeeze())
+        return steps
 
-    def zero_tail(self, block: torch.Tensor, first: int) -> torch.Tensor:
-        """Zero the steps behind the end of the sequence, in place."""
-        block.flatten(0, 2)[self.length - first * self.cut.chunks * self.cut.steps :] = 0
-        return block
-
-    def _steps(self, sequence: torch.Tensor, first: int) -> torch.Tensor:
-        """The block's part of a sequence, time first: a view (steps, b, G, R or N)."""
-        if sequence.dim() == 3:
-            sequence = sequence.unflatten(1, (self.G, self.R))
-        group = self.cut.chunks * self.cut.steps
-        return sequence.movedim(-1, 0)[first * group : (first + self.cut.block) * group]
+    def _time_first(self, steps: torch.Tensor) -> torch.Tensor:
+        """A view (steps, b, G, R or N)."""
+        if steps.dim() == 3:
+            steps = steps.unflatten(1, (self.G, self.R))
+        return steps.movedim(-1, 0)
 
 
 class Block:
     """The inputs of a block of groups, in float32 or float64.
 
-    u, p (the step size before softplus), s (after it) and x = s u are (groups, K, T, b, G, R); B and C are
-    (groups, K, T, b, G, N, 1), or (G, N, R) where they are constant.
+    What is computed element by element lies as the op's inputs do: u, p (the step size before softplus), s (after it)
+    and x = s u are (batch, channels, steps), laid out like u. In the order of the chunks come s and x, which `group`
+    hands out, and B and C: (groups, K, T, b, G, N, 1), or (G, N, R) where they are constant.
     """
 
-    def __init__(self, layout: Layout, first: int, u, delta, A, B, C, delta_bias, delta_softplus: bool):
+    def __init__(self, layout: Layout, first: int, u, delta, A, B, C, delta_bias, delta_softplus: bool, keep_p: bool):
         # 2^x is several times faster than e^x on CPUs
         self.A_log2e = layout.matrix(A) * LOG2E
-        self.u, self.p = layout.read(u, first), layout.read(delta, first)
+        self.layout, self.first = layout, first
+        self.u = layout.steps(u, first).to(layout.dtype)
+        self.p = self.read(delta)
         if delta_bias is not None:
-            self.p.add_(layout.vector(delta_bias))
-        s = F.softplus(self.p, threshold=20.0) if delta_softplus else self.p
-        self.s = layout.zero_tail(s, first)  # a step of size zero leaves the state as it is
+            self.p.add_(delta_bias[:, None])
+        self.s = self.p
+        if delta_softplus:
+            self.s = torch.empty_like(self.p) if keep_p else self.p
+            torch.ops.aten.softplus.out(self.p, 1, 20, out=self.s)
         self.x = self.s * self.u
-        self.B, self.C = (layout.matrix(M) if M.dim() == 2 else layout.read(M, first).unsqueeze(-1) for M in (B, C))
+        # a step of size zero, as behind the end, leaves the state as it is
+        self.s_chunks, self.x_chunks = layout.to_chunks(self.s), layout.to_chunks(self.x)
+        self.B, self.C = (
+            layout.matrix(M) if M.dim() == 2 else layout.to_chunks(layout.steps(M, first)).unsqueeze(-1) for M in (B, C)
+        )
 
     def __len__(self) -> int:
-        return len(self.s)
+        return len(self.s_chunks)
+
+    def read(self, sequence: torch.Tensor) -> torch.Tensor:
+        """A copy of the block's part of a sequence (batch, channels, length), laid out like u."""
+        return torch.empty_like(self.u).copy_(self.layout.steps(sequence, self.first))
 
     def group(self, index: int) -> "Group":
         B, C = (M if M.dim() == 3 else M[index] for M in (self.B, self.C))
-        return Group(self.A_log2e, self.s[index], self.x[index], B, C)
+        return Group(self.A_log2e, self.s_chunks[index], self.x_chunks[index], B, C)
 
 
 class Group(NamedTuple):

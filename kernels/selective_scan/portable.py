@@ -30,27 +30,30 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     layout = Layout(u, A, B, C)
     out = torch.empty_like(u, dtype=out_dtype)
     state = A.new_zeros(layout.state_shape) if initial_state is None else layout.state(initial_state)
-    saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
-    a, h = _buffers(2, layout, A)
+    # the states before the chunks, of all groups or of one
+    saved = A.new_empty(saved_shape(u, A, B, C) if keep else (1, *saved_shape(u, A, B, C)[1:]))
+    before = saved.view(len(saved), layout.cut.chunks, *layout.state_shape).unbind()
+    a, h, _ = _room(layout, A)
     for first in layout.blocks:
-        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
-        y = block.x  # a group's outputs take the place of its inputs
+        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus, keep_p=False)
+        y = block.x_chunks  # a group's outputs take the place of its inputs
         for index in range(len(block)):
             group = block.group(index)
-            group.decays(out=a)
-            torch.mul(group.x.unsqueeze(-2), group.B, out=h)
-            before = _states_before(group, a, h, state)
-            if keep:
-                saved[first + index].copy_(before.flatten(2))
-            _states(a, h, before)
-            contract(group.C, h, out=y[index])
-            state = h[-1, -1].clone()
+            group.decays(out=a.all)
+            torch.mul(group.x.unsqueeze(-2), group.B, out=h.all)
+            before_group = before[first + index if keep else 0]
+            _states_before(group, a, h, state, out=before_group)
+            _states(a, h, before_group)
+            contract(group.C, h.all, out=y[index])
+            state = h.last
+        y = layout.from_chunks(y, layout.steps(out, first) if out.dtype == layout.dtype else block.x)
         if D is not None:
-            y.addcmul_(block.u, layout.vector(D))
+            y.addcmul_(block.u, D[:, None])
         if z is not None:
-            y.mul_(F.silu(layout.read(z, first)))
-        layout.write(y, out, first)
-    return out, layout.state_back(state), saved
+            y.mul_(F.silu(block.read(z)))
+        if out.dtype != layout.dtype:
+            layout.steps(out, first).copy_(y)
+    return out, layout.state_back(state.clone()), saved if keep else A.new_empty(0)
 
 
 def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus):
@@ -61,133 +64,146 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
     dz = None if z is None else torch.empty_like(z)
     matrix = layout.matrix(A)
-    dA = A.new_zeros(layout.cut.chunks, *layout.state_shape)
+    dA = A.new_zeros(layout.state_shape[1:])
     dB, dC = (_MatrixGradient(M, layout) for M in (B, C))
-    dD, dbias = (None if p is None else A.new_zeros(layout.G, layout.R) for p in (D, delta_bias))
+    dD, dbias = (None if p is None else torch.zeros_like(p) for p in (D, delta_bias))
     # the gradient that reaches the state behind the group from later steps
     later = A.new_zeros(layout.state_shape) if grad_last_state is None else layout.state(grad_last_state)
-    a, h, g = _buffers(3, layout, A)
+    saved = saved.view(len(saved), layout.cut.chunks, *layout.state_shape).unbind()
+    a, h, g = _room(layout, A)
 
     for first in reversed(layout.blocks):
-        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus)
-        dy = layout.read(grad_out, first)
+        block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus, keep_p=True)
+        dy = block.read(grad_out)
         if z is not None:
-            # dy is the gradient behind the gate until y is rebuilt
-            behind_gate, gate, y = dy, layout.read(z, first), torch.empty_like(dy)
+            behind_gate, gate = dy, block.read(z)
             sigma = torch.sigmoid(gate)
-            dy = dy * gate * sigma
-        dx, ds = torch.empty_like(dy), torch.empty_like(dy)
+            dy = gate.mul(sigma).mul_(behind_gate)
+        dy_chunks = layout.to_chunks(dy)
+        dx, ds, y = (torch.empty_like(dy_chunks) for _ in range(3))
         dB.open(block.B)
         dC.open(block.C)
         for index in reversed(range(len(block))):
-            group, before = block.group(index), saved[first + index].view(layout.cut.chunks, *layout.state_shape)
-            group.decays(out=a)
-            torch.mul(group.x.unsqueeze(-2), group.B, out=h)
+            group, before = block.group(index), saved[first + index]
+            group.decays(out=a.all)
+            torch.mul(group.x.unsqueeze(-2), group.B, out=h.all)
             _states(a, h, before)
             if z is not None:
-                contract(group.C, h, out=y[index])
-            torch.mul(dy[index].unsqueeze(-2), group.C, out=g)
+                contract(group.C, h.all, out=y[index])
+            torch.mul(dy_chunks[index].unsqueeze(-2), group.C, out=g.all)
             _adjoint(group, a, g, later)
-            later = a[0, 0] * g[0, 0]
-            contract(group.B, g, out=dx[index])
-            dB.add(index, group.x, g)
-            dC.add(index, dy[index], h)
-            q = a.mul_(g)
-            q[:, 0].mul_(before)
-            q[:, 1:].mul_(h[:, :-1])  # the gradient of s A
-            for q_t, s_t in zip(q.unbind(1), group.s.unsqueeze(-2).unbind(1)):
-                dA.addcmul_(q_t, s_t)
-            torch.sum(q.mul_(matrix), -2, out=ds[index])
+            later = a.first * g.first
+            contract(group.B, g.all, out=dx[index])
+            dB.add(index, group.x, g.all)
+            dC.add(index, dy_chunks[index], h.all)
+            q = a.all.mul_(g.all)
+            a.steps[0].mul_(before)
+            a.but_first.mul_(h.but_last)  # q is the gradient of s A
+            torch.sum(torch.mul(q, matrix, out=h.all), -2, out=ds[index])
+            dA += q.mul_(group.s.unsqueeze(-2)).sum((0, 1, 2))
         dB.close(first)
         dC.close(first)
         if z is not None:
+            y = layout.from_chunks(y, block.x)
             if D is not None:
-                y.addcmul_(block.u, layout.vector(D))
-            slope = torch.addcmul(sigma, gate.mul_(sigma), 1 - sigma)
-            layout.write(y.mul_(behind_gate).mul_(slope), dz, first)
-        ds.addcmul_(dx, block.u)
+                y.addcmul_(block.u, D[:, None])
+            # silu' = sigma + z sigma (1 - sigma)
+            slope = gate.mul_(sigma).addcmul_(gate, sigma, value=-1).add_(sigma)
+            layout.steps(dz, first).copy_(y.mul_(behind_gate).mul_(slope))
+        dx = layout.from_chunks(dx, block.x)
+        ds = layout.from_chunks(ds, torch.empty_like(block.x)).addcmul_(dx, block.u)
         if delta_softplus:
             ds.mul_(block.p.sigmoid_())
-        layout.write(ds, ddelta, first)
+        layout.steps(ddelta, first).copy_(ds)
         if dbias is not None:
-            dbias += layout.zero_tail(ds, first).sum((0, 1, 2, 3))
+            dbias += ds.sum((0, 2))
         dx.mul_(block.s)
         if D is not None:
-            dx.addcmul_(dy, layout.vector(D))
-            dD += dy.mul_(block.u).sum((0, 1, 2, 3))
-        layout.write(dx, du, first)
+            dx.addcmul_(dy, D[:, None])
+            dD += dy.mul_(block.u).sum((0, 2))
+        layout.steps(du, first).copy_(dx)
 
-    dD, dbias = (None if d is None else d.flatten() for d in (dD, dbias))
     dstate = None if initial_state is None else layout.state_back(later)
-    return du, ddelta, layout.matrix_back(dA.sum((0, 1))), dB.result(), dC.result(), dD, dz, dbias, dstate
+    return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
+
+
+class _Steps:
+    """Room for a tensor (K, T, b, G, N, R) of a group, and the views of it that the loops over time go through."""
+
+    def __init__(self, room: torch.Tensor):
+        self.all = room
+        self.steps = room.unbind(1)  # of all chunks
+        self.steps_but_last, self.steps_but_first = room[:-1].unbind(1), room[1:].unbind(1)  # of all chunks but one
+        self.but_last, self.but_first = room[:, :-1], room[:, 1:]
+        self.first, self.last = room[0, 0], room[-1, -1]
 
 
 _kept = threading.local()
 
 
-def _buffers(count: int, layout: Layout, A: torch.Tensor) -> torch.Tensor:
-    """Room for `count` tensors (K, T, b, G, N, R) of a group.
+def _room(layout: Layout, A: torch.Tensor) -> tuple[_Steps, _Steps, _Steps]:
+    """Room for three tensors of a group: its decays, its states, and their gradients.
 
-    On the CPU it is kept for the thread's next call, if it is small: fresh memory comes page by page from the
-    operating system, which takes longer than the scan itself.
+    On the CPU it is kept for the thread's next call of the same shape, if it is small: fresh memory comes page by page
+    from the operating system, which takes longer than the scan itself.
     """
-    shape = (count, layout.cut.chunks, layout.cut.steps, *layout.state_shape)
-    size = math.prod(shape)
-    if A.device.type != "cpu" or size > KEPT_ELEMENTS:
-        return A.new_empty(shape)
-    kept = getattr(_kept, "buffer", None)
-    if kept is None or kept.dtype != A.dtype or kept.numel() < size:
+    shape = (3, layout.cut.chunks, layout.cut.steps, *layout.state_shape)
+    if A.device.type != "cpu" or math.prod(shape) > KEPT_ELEMENTS:
+        return tuple(_Steps(room) for room in A.new_empty(shape))
+    if getattr(_kept, "key", None) != (shape, A.dtype):
         with torch.inference_mode(False):  # a tensor born in inference mode could not be written to outside it
-            kept = _kept.buffer = torch.empty(size, dtype=A.dtype)
-    return kept[:size].view(shape)
+            _kept.room = tuple(_Steps(room) for room in torch.empty(shape, dtype=A.dtype))
+            _kept.key = (shape, A.dtype)
+    return _kept.room
 
 
-def _states_before(group: Group, a: torch.Tensor, added: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+def _states_before(group: Group, a: _Steps, added: _Steps, state: torch.Tensor, out: torch.Tensor) -> None:
     """The states before each chunk (K, b, G, N, R), given the one before the first (b, G, N, R).
 
-    a and added, what a step adds to the state, are (K, T, b, G, N, R).
+    added is what a step adds to the state.
     """
-    K = a.shape[0]
-    before = state.new_empty(K, *state.shape)
-    before[0] = state
-    if K > 1:
-        first, *later = added[:-1].unbind(1)
+    out[0].copy_(state)
+    if len(out) > 1:
+        first, *later = added.steps_but_last
         h = first.clone()
-        for added_t, a_t in zip(later, a[:-1].unbind(1)[1:]):
+        for added_t, a_t in zip(later, a.steps_but_last[1:]):
             torch.addcmul(added_t, a_t, h, out=h)
-        rows = before.unbind(0)
+        rows = out.unbind(0)
         for h_k, P_k, row, following in zip(h.unbind(0), group.chunk_decays().unbind(0), rows, rows[1:]):
             torch.addcmul(h_k, P_k, row, out=following)
-    return before
 
 
-def _states(a: torch.Tensor, added: torch.Tensor, before: torch.Tensor) -> None:
-    """Turn what a step adds into the state after it, in place, from the states before the chunks."""
+def _states(a: _Steps, added: _Steps, before: torch.Tensor) -> None:
+    """Turn what a step adds into the state after it, in place, from the states before the chunks (K, b, G, N, R)."""
     h = before
-    for a_t, added_t in zip(a.unbind(1), added.unbind(1)):
+    for a_t, added_t in zip(a.steps, added.steps):
         h = torch.addcmul(added_t, a_t, h, out=added_t)
 
 
-def _adjoint(group: Group, a: torch.Tensor, g: torch.Tensor, later: torch.Tensor) -> None:
+def _adjoint(group: Group, a: _Steps, g: _Steps, later: torch.Tensor) -> None:
     """The reverse recurrence g_t = C_t dy_t + a_{t+1} g_{t+1}, in place: g comes in as C_t dy_t.
 
-    a, g (K, T, b, G, N, R); later (b, G, N, R) stands for a g behind the last step.
+    later (b, G, N, R) stands for a g behind the last step.
     """
-    K = a.shape[0]
-    behind = torch.empty_like(g[:, 0])
-    behind[-1] = later
+    K = len(g.all)
+    g_next = g.steps[-1]
     if K > 1:
-        e = g[1:, -1].clone()
-        for g_t, a_next in zip(g[1:].unbind(1)[-2::-1], a[1:].unbind(1)[:0:-1]):
+        behind = torch.empty_like(g_next)
+        behind[-1] = later
+        *earlier, last = g.steps_but_first
+        e = last.clone()
+        for g_t, a_next in zip(reversed(earlier), reversed(a.steps_but_first)):
             torch.addcmul(g_t, a_next, e, out=e)
-        e.mul_(a[1:, 0])
+        e.mul_(a.steps_but_first[0])
         rows = behind.unbind(0)
         for e_k, P_k, row, preceding in zip(
             e.unbind(0)[::-1], group.chunk_decays().unbind(0)[:0:-1], rows[:0:-1], rows[-2::-1]
         ):
             torch.addcmul(e_k, P_k, row, out=preceding)
-    g_next = g[:, -1].add_(behind)
-    for g_t, a_next in zip(g.unbind(1)[-2::-1], a.unbind(1)[:0:-1]):
+        g_next.add_(behind)
+    else:
+        g_next.add_(later)
+    for g_t, a_next in zip(g.steps[-2::-1], a.steps[:0:-1]):
         g_next = torch.addcmul(g_t, a_next, g_next, out=g_t)
 
 
@@ -215,7 +231,7 @@ class _MatrixGradient:
     def close(self, first: int) -> None:
         """End the block."""
         if not self.constant:
-            self.layout.write(self.rows, self.total, first)
+            self.layout.from_chunks(self.rows, self.layout.steps(self.total, first))
 
     def result(self) -> torch.Tensor:
         return self.layout.matrix_back(self.total).to(self.matrix.dtype) if self.constant else self.total
