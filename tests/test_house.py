@@ -17,8 +17,8 @@ RANK = {
     "registry": 1, "kernels": 1, "structures": 1,
     "scan_orders": 2,
     "models": 3,
-    "datasets": 4, "evaluation": 4, "volumes": 4, "checkpoints": 4, "visualization": 4, "deploy": 4,
-    "engine": 5,
+    "datasets": 4, "evaluation": 4, "volumes": 4, "checkpoints": 4, "visualization": 4,
+    "engine": 5, "deploy": 5,
     "apis": 6,
 }  # fmt: skip
 # kernels.compat offers the layers of mamba_ssm, so it hands out our mixer when it is installed (never at import).

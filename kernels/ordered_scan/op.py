@@ -6,6 +6,7 @@ from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d import causal_conv1d
 from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
+from mamba_vision.kernels.ordered_scan.exported import ordered_scan_exported
 from mamba_vision.kernels.ordered_scan.orders import take
 from mamba_vision.kernels.ordered_scan.reference import channels_first, ordered_scan_reference
 from mamba_vision.kernels.selective_scan import selective_scan
@@ -73,8 +74,9 @@ def ordered_scan(
     inputs = (x, order, dt, cast(dt_weight, dt.dtype), A, B, C, D, dt_bias, z, conv_weight, conv_bias)
     options = (merge == "sum", rows == "tokens", delta_softplus)
     backend = choose("ordered_scan", x)
-    if backend == "reference" or torch.compiler.is_exporting():
-        # an exported graph is made of indexing and the simpler operators, which other runtimes know
+    if torch.compiler.is_exporting():  # a graph of indexing and the simpler operators, which other runtimes know
+        return ordered_scan_exported(*inputs, *options)
+    if backend == "reference":
         with without_autocast(x):
             return ordered_scan_reference(*inputs, *options, scan=selective_scan, conv=causal_conv1d)
     keep = keeps_for_backward(*inputs)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from mamba_vision.kernels.triton_common import cdiv, sigmoid
+from mamba_vision.kernels.triton_launcher import launch
 
 
 @dataclass
@@ -150,7 +151,8 @@ def merge(y: torch.Tensor, visits: Visits, out: torch.Tensor, z=None, grad=None)
         V //= 2
     nc, nt = cdiv(channels, BC), cdiv(tokens, BT)
     shared = visits.order.shape[0] == 1
-    merge_kernel[(nc * nt * batch * (1 if summed else K),)](
+    launch(
+        merge_kernel, nc * nt * batch * (1 if summed else K),
         y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels // V, nc, nt,
         batch * (1 if summed else K),
         0 if shared else visits.starts.stride(0), visits.starts.stride(1),

@@ -1,0 +1,1 @@
+"""Deployment: models as ONNX files, and inference with them without PyTorch."""

@@ -1,0 +1,146 @@
+"""The selective scan for runtimes that do not know it: a model-local ONNX function in standard operators.
+
+A file holds every scan as one node `mamba_vision::SelectiveScan`, and behind the graph a function of that name. A
+runtime that has our operator library runs the node; any other replaces it by the function, whose body is ONNX's own
+`Scan`, one time step a turn.
+
+Layouts: u, delta, z, y (b, D, L); A (D, N); B, C (b, G, N, L), channel d in group d // R, R = D / G; D, delta_bias (D,).
+Inside, time comes first, as tokens lie in memory: transpositions before the node and in the function cancel. The state
+is (b, G, N, R): the long axis contiguous.
+"""
+
+from typing import NamedTuple
+
+import onnx
+from onnx import parser
+
+DOMAIN, OPERATOR, VERSION = "mamba_vision", "SelectiveScan", 1
+INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+OPTIONAL = ("D", "z", "delta_bias")
+
+
+class Signature(NamedTuple):
+    """Which optional inputs the nodes of a model have: a function cannot ask whether one is absent.
+
+    Attributes:
+        D, z, delta_bias: whether the input is there.
+        delta_softplus: whether the step size goes through softplus.
+        one_state: whether N is 1; most of a step is then done for all steps together.
+    """
+
+    D: bool
+    z: bool
+    delta_bias: bool
+    delta_softplus: bool
+    one_state: bool
+
+
+def scan_function(signature: Signature, opset: int) -> onnx.FunctionProto:
+    """The function for the nodes of a model; float32.
+
+    Args:
+        signature: of all these nodes.
+        opset: version of the standard operators, that of the model.
+    """
+    lines = [*_SIZES, *_step_sizes(signature), *(_ONE_STATE if signature.one_state else _MANY_STATES)]
+    result = "y_LbD"
+    if signature.D:
+        lines += ["skip = Mul(u_LbD, D)", f"skipped = Add({result}, skip)"]
+        result = "skipped"
+    if signature.z:
+        lines += ["z_LbD = Transpose <perm = [2, 0, 1]> (z)", "open = Sigmoid(z_LbD)", "gate = Mul(z_LbD, open)"]
+        lines += [f"gated = Mul({result}, gate)"]
+        result = "gated"
+    lines += [f"y = Transpose <perm = [1, 2, 0]> ({result})"]
+    text = (
+        f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n'
+        f"{OPERATOR} <delta_softplus: int = 0> ({', '.join(INPUTS)}) => (y)\n{{\n" + "\n".join(lines) + "\n}"
+    )
+    return parser.parse_function(text)
+
+
+def _step_sizes(signature: Signature) -> list[str]:
+    """s, the step sizes as the recurrence wants them, and s_LbD."""
+    lines, name = [], "delta"
+    if signature.delta_bias:
+        lines += ["bias = Unsqueeze(delta_bias, one)", "biased = Add(delta, bias)"]
+        name = "biased"
+    if signature.delta_softplus:
+        # max(x, 0) + log(1 + exp(-|x|)): ONNX Runtime takes longer for its own Softplus
+        lines += [
+            f"positive = Relu({name})",
+            f"size = Abs({name})",
+            "minus_size = Neg(size)",
+            "small = Exp(minus_size)",
+            "unit = Constant <value_float = 1.0> ()",
+            "above_one = Add(unit, small)",
+            "rest = Log(above_one)",
+            "s = Add(positive, rest)",
+        ]
+        name = "s"
+    return [*lines, f"s_LbD = Transpose <perm = [2, 0, 1]> ({name})"]
+
+
+_SIZES = [
+    "one = Constant <value_ints = [1]> ()",
+    "minus_one = Constant <value_ints = [-1]> ()",
+    "three = Constant <value_ints = [3]> ()",
+    "b = Shape <start = 0, end = 1> (u)",
+    "D_all = Shape <start = 1, end = 2> (u)",
+    "L = Shape <start = 2, end = 3> (u)",
+    "G = Shape <start = 1, end = 2> (B)",
+    "N = Shape <start = 2, end = 3> (B)",
+    "R = Div(D_all, G)",
+    "flat = Concat <axis = 0> (L, b, D_all)",
+    "u_LbD = Transpose <perm = [2, 0, 1]> (u)",
+    "B_LbGN = Transpose <perm = [3, 0, 1, 2]> (B)",
+    "C_LbGN = Transpose <perm = [3, 0, 1, 2]> (C)",
+]
+
+_MANY_STATES = [
+    "x_LbD = Mul(s_LbD, u_LbD)",
+    "steps = Concat <axis = 0> (L, b, G, one, R)",
+    "s_LbG1R = Reshape(s_LbD, steps)",
+    "x_LbG1R = Reshape(x_LbD, steps)",
+    "B_LbGN1 = Unsqueeze(B_LbGN, minus_one)",
+    "C_LbG1N = Unsqueeze(C_LbGN, three)",
+    "A_shape = Concat <axis = 0> (G, R, N)",
+    "A_GRN = Reshape(A, A_shape)",
+    "A_GNR = Transpose <perm = [0, 2, 1]> (A_GRN)",
+    "state_shape = Concat <axis = 0> (b, G, N, R)",
+    "nothing = ConstantOfShape <value = float[1] {0.0}> (state_shape)",
+    """last, y_LbG1R = Scan <num_scan_inputs = 4, body = step
+    (float[b, G, N, R] h, float[b, G, one, R] st, float[b, G, one, R] xt, float[b, G, N, one] Bt,
+     float[b, G, one, N] Ct) => (float[b, G, N, R] new, float[b, G, one, R] yt)
+    {
+        rate = Mul(st, A_GNR)
+        decay = Exp(rate)
+        kept = Mul(decay, h)
+        added = Mul(xt, Bt)
+        new = Add(kept, added)
+        yt = MatMul(Ct, new)
+    }> (nothing, s_LbG1R, x_LbG1R, B_LbGN1, C_LbG1N)""",
+    "y_LbD = Reshape(y_LbG1R, flat)",
+]
+
+_ONE_STATE = [
+    "A_line = Reshape(A, minus_one)",
+    "rates = Mul(s_LbD, A_line)",
+    "decays = Exp(rates)",
+    "x_LbD = Mul(s_LbD, u_LbD)",
+    "steps = Concat <axis = 0> (L, b, G, R)",
+    "a_LbGR = Reshape(decays, steps)",
+    "x_LbGR = Reshape(x_LbD, steps)",
+    "added_LbGR = Mul(x_LbGR, B_LbGN)",
+    "state_shape = Concat <axis = 0> (b, G, R)",
+    "nothing = ConstantOfShape <value = float[1] {0.0}> (state_shape)",
+    """last, y_LbGR = Scan <num_scan_inputs = 3, body = step
+    (float[b, G, R] h, float[b, G, R] at, float[b, G, R] xt, float[b, G, one] Ct)
+    => (float[b, G, R] new, float[b, G, R] yt)
+    {
+        kept = Mul(at, h)
+        new = Add(kept, xt)
+        yt = Mul(Ct, new)
+    }> (nothing, a_LbGR, added_LbGR, C_LbGN)""",
+    "y_LbD = Reshape(y_LbGR, flat)",
+]

@@ -1,0 +1,187 @@
+"""From a PyTorch module to an ONNX graph whose scans are single nodes, with a function behind them (scan_function)."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+
+import onnx
+import torch
+from onnx import helper
+from onnxscript import opset20 as op
+from onnxscript import values
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
+from mamba_vision.kernels.ordered_scan.exported import each_token_once
+
+SCAN = torch.ops.mamba_vision.selective_scan.default
+CONVOLUTION = torch.ops.mamba_vision.causal_conv1d.default
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported as asked; the message says what stands in the way, and what can be done."""
+
+
+def trace(
+    module: nn.Module, inputs: Sequence[Tensor], dynamic: Sequence[Mapping[int, str]], each_once: bool
+) -> ExportedProgram:
+    """torch.export of a module with free sizes.
+
+    Args:
+        module: in evaluation mode.
+        inputs: that it is traced with; no free size may be 1, which would be taken for a constant.
+        dynamic: one an input, axis to name of the sizes that stay free.
+        each_once: whether all its scan orders come to every token exactly once.
+
+    Raises:
+        ExportError: the module fixes a size that was to be free, or cannot be traced.
+    """
+    shapes = tuple({axis: Dim.DYNAMIC for axis in axes} for axes in dynamic)
+    once = each_token_once() if each_once else _nothing()
+    try:
+        with torch.no_grad(), once, _quietly():
+            program = torch.export.export(module, tuple(inputs), dynamic_shapes=(shapes,), strict=False)
+    except Exception as error:
+        if any(dynamic):
+            raise ExportError(
+                f"{type(module).__name__}: cannot be exported with free {', '.join(_names(dynamic))}: "
+                f"{_reason(error)}; export with fewer free sizes"
+            ) from error
+        raise ExportError(f"{type(module).__name__}: cannot be exported: {_reason(error)}") from error
+    for node in program.graph.nodes:
+        if node.target == SCAN and any(user.args[1] and user.users for user in node.users):
+            raise ExportError(
+                f"{type(module).__name__}: uses the last state of a scan, which the ONNX node does not give"
+            )
+    return program
+
+
+def to_onnx(
+    program: ExportedProgram,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic: Sequence[Mapping[int, str]],
+    opset: int,
+) -> onnx.ModelProto:
+    """The program as ONNX, scans as nodes `mamba_vision::SelectiveScan`, without their function.
+
+    Free sizes bear the names of `dynamic`.
+    """
+    table = {SCAN: _scan, CONVOLUTION: _convolution}
+    _register_schema()
+    try:
+        with _quietly():
+            exported = torch.onnx.export(
+                program, dynamo=True, custom_translation_table=table, opset_version=opset, verbose=False,
+                input_names=list(input_names), output_names=list(output_names),
+            )  # fmt: skip
+    except Exception as error:
+        raise ExportError(f"cannot be written as ONNX: {_reason(error)}") from error
+    model = exported.model_proto
+    _rename_sizes(model, dynamic)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.node):
+        del value.metadata_props[:]  # traces of the exporter, with the names of files
+    return model
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _scan(
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, initial_state=None, delta_softplus=False, out_dtype=None,
+    keep=False, backend="",
+):  # fmt: skip
+    """The three results of the operator; those that nobody reads are dropped again."""
+    if initial_state is not None:
+        raise NotImplementedError("a scan with an initial state")
+    if len(B.shape) != 4 or len(C.shape) != 4:
+        raise NotImplementedError("a scan with B or C constant over time")
+    y = _node()(u, delta, A, B, C, D, z, delta_bias, delta_softplus=int(delta_softplus))
+    return y, op.Identity(A), op.Identity(A)
+
+
+def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=False, backend=""):
+    if initial_states is not None or seq_idx is not None:
+        raise NotImplementedError("a causal convolution that continues another one")
+    channels, width = (int(side) for side in weight.shape)
+    taps = op.Unsqueeze(weight, op.Constant(value_ints=[1]))
+    y = op.Conv(x, taps, bias, group=channels, pads=[width - 1, 0])
+    if silu:
+        y = op.Mul(y, op.Sigmoid(y))
+    return y, op.Identity(weight)
+
+
+def _node() -> values.Op:
+    return values.Op(values.Opset(DOMAIN, VERSION), OPERATOR, onnx.defs.get_schema(OPERATOR, VERSION, DOMAIN))
+
+
+def _register_schema() -> None:
+    """Tell onnx of the operator, once a process: the exporter refuses nodes without a schema."""
+    if onnx.defs.has(OPERATOR, VERSION, DOMAIN):
+        return
+    kind = onnx.defs.OpSchema
+    option = kind.FormalParameterOption
+    inputs = [
+        kind.FormalParameter(name, "T", param_option=option.Optional if name in OPTIONAL else option.Single)
+        for name in INPUTS
+    ]
+    schema = kind(
+        OPERATOR, DOMAIN, VERSION, inputs=inputs, outputs=[kind.FormalParameter("y", "T")],
+        type_constraints=[("T", ["tensor(float)"], "")],
+        attributes=[kind.Attribute("delta_softplus", helper.make_attribute("delta_softplus", 0), "")],
+    )  # fmt: skip
+    onnx.defs.register_schema(schema)
+
+
+def _rename_sizes(model: onnx.ModelProto, dynamic: Sequence[Mapping[int, str]]) -> None:
+    """Names such as `height` in place of the exporter's symbols, also inside expressions of them."""
+    names = {}
+    for value, axes in zip(model.graph.input, dynamic):
+        for axis, name in axes.items():
+            symbol = value.type.tensor_type.shape.dim[axis].dim_param
+            if symbol:
+                names.setdefault(symbol, name)
+    for value in model.graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param in names:
+                size.dim_param = names[size.dim_param]
+    for value in model.graph.output:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if size.dim_param in names:
+                size.dim_param = names[size.dim_param]
+            elif size.dim_param:  # an expression that would only confuse
+                size.dim_param = f"{value.name}_{axis}"
+    del model.graph.value_info[:]  # with the old names; whoever wants them infers them anew
+
+
+def _names(dynamic: Sequence[Mapping[int, str]]) -> list[str]:
+    return list(dict.fromkeys(name for axes in dynamic for name in axes.values()))
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line: the innermost cause's first lines."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:400] or type(error).__name__
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporters' progress and warnings about their own ways."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
