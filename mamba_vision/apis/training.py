@@ -279,7 +279,8 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
         for name, buffer in runner.message_hub.log_scalars.items()
         if name.startswith("val/") and name not in ("val/time", "val/data_time")
     }
-    lines = ["", f"Trained {runner.epoch} epochs, {runner.iter} iterations."]
+    epochs = f"{runner.epoch} epochs, " if runner.epoch else ""  # none where the loop counts iterations alone
+    lines = ["", f"Trained {epochs}{runner.iter} iterations."]
     if metrics:
         lines.append("Last validation: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     for file in (checkpoint, last if last != checkpoint else None, folder / "progress.png", folder / "val"):
