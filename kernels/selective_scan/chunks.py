@@ -128,7 +128,7 @@ class Block:
             torch.ops.aten.softplus.out(self.p, 1, 20, out=self.s)
         self.x = self.s * self.u
         # a step of size zero, as behind the end, leaves the state as it is
-        self.s_chunks, self.x_chunks = layout.to_chunks(self.s), layout.to_chunks(self.x)
+        self.s_chunks, self.x_chunks = (layout.to_chunks(t).unsqueeze(-2) for t in (self.s, self.x))
         self.B, self.C = (
             layout.matrix(M) if M.dim() == 2 else layout.to_chunks(layout.steps(M, first)).unsqueeze(-1) for M in (B, C)
         )
@@ -140,13 +140,25 @@ class Block:
         """A copy of the block's part of a sequence (batch, channels, length), laid out like u."""
         return torch.empty_like(self.u).copy_(self.layout.steps(sequence, self.first))
 
+    def room_of(self, result: torch.Tensor) -> torch.Tensor:
+        """Where to compute the block's part of a result: in place, if its dtype and strides allow."""
+        part = self.layout.steps(result, self.first)
+        fits = part.dtype == self.layout.dtype and part.stride() == self.p.stride()
+        return part if fits else torch.empty_like(self.u)
+
+    def write(self, part: torch.Tensor, result: torch.Tensor) -> None:
+        """Put what was computed in `room_of(result)` into it."""
+        steps = self.layout.steps(result, self.first)
+        if part.data_ptr() != steps.data_ptr():
+            steps.copy_(part)
+
     def group(self, index: int) -> "Group":
         B, C = (M if M.dim() == 3 else M[index] for M in (self.B, self.C))
         return Group(self.A_log2e, self.s_chunks[index], self.x_chunks[index], B, C)
 
 
 class Group(NamedTuple):
-    """One group of a block: s, x (K, T, b, G, R); B, C (K, T, b, G, N, 1) or (G, N, R)."""
+    """One group of a block: s, x (K, T, b, G, 1, R); B, C (K, T, b, G, N, 1) or (G, N, R)."""
 
     A_log2e: torch.Tensor
     s: torch.Tensor
@@ -156,18 +168,8 @@ class Group(NamedTuple):
 
     def decays(self, out: torch.Tensor) -> torch.Tensor:
         """exp(s A), (K, T, b, G, N, R)."""
-        return torch.mul(self.s.unsqueeze(-2), self.A_log2e, out=out).exp2_()
+        return torch.mul(self.s, self.A_log2e, out=out).exp2_()
 
     def chunk_decays(self) -> torch.Tensor:
         """The product of each chunk's decays, (K, b, G, N, R): the exponential of a sum, not positive for A <= 0."""
-        return torch.mul(self.s.sum(1).unsqueeze(-2), self.A_log2e).exp2_()
-
-
-def contract(M: torch.Tensor, h: torch.Tensor, out: torch.Tensor) -> None:
-    """out (K, T, b, G, R) = sum over the state of M h; M (K, T, b, G, N, 1) or (G, N, R), h (K, T, b, G, N, R)."""
-    if h.shape[-2] == 1:
-        torch.mul(M.squeeze(-2), h.squeeze(-2), out=out)
-    elif M.dim() == 3:
-        torch.sum(M * h, -2, out=out)
-    else:
-        torch.matmul(M.transpose(-1, -2), h, out=out.unsqueeze(-2))
+        return torch.mul(self.s.sum(1), self.A_log2e).exp2_()

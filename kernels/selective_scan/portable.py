@@ -16,7 +16,7 @@ import threading
 import torch
 import torch.nn.functional as F
 
-from mamba_vision.kernels.selective_scan.chunks import KEPT_ELEMENTS, Block, Group, Layout, contract, cut
+from mamba_vision.kernels.selective_scan.chunks import KEPT_ELEMENTS, Block, Group, Layout, cut
 
 
 def saved_shape(u: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> tuple[int, ...]:
@@ -36,23 +36,22 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
     a, h, _ = _room(layout, A)
     for first in layout.blocks:
         block = Block(layout, first, u, delta, A, B, C, delta_bias, delta_softplus, keep_p=False)
-        y = block.x_chunks  # a group's outputs take the place of its inputs
+        y = block.x_chunks.squeeze(-2)  # a group's outputs take the place of its inputs
         for index in range(len(block)):
             group = block.group(index)
             group.decays(out=a.all)
-            torch.mul(group.x.unsqueeze(-2), group.B, out=h.all)
+            torch.mul(group.x, group.B, out=h.all)
             before_group = before[first + index if keep else 0]
             _states_before(group, a, h, state, out=before_group)
             _states(a, h, before_group)
-            contract(group.C, h.all, out=y[index])
+            contract(group.C, h, out=y[index])
             state = h.last
-        y = layout.from_chunks(y, layout.steps(out, first) if out.dtype == layout.dtype else block.x)
+        y = layout.from_chunks(y, block.room_of(out))
         if D is not None:
             y.addcmul_(block.u, D[:, None])
         if z is not None:
             y.mul_(F.silu(block.read(z)))
-        if out.dtype != layout.dtype:
-            layout.steps(out, first).copy_(y)
+        block.write(y, out)
     return out, layout.state_back(state.clone()), saved if keep else A.new_empty(0)
 
 
@@ -79,49 +78,49 @@ def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, ini
             behind_gate, gate = dy, block.read(z)
             sigma = torch.sigmoid(gate)
             dy = gate.mul(sigma).mul_(behind_gate)
-        dy_chunks = layout.to_chunks(dy)
-        dx, ds, y = (torch.empty_like(dy_chunks) for _ in range(3))
+        dy_chunks = layout.to_chunks(dy).unsqueeze(-2)
+        dx, ds, y = torch.empty_like(dy_chunks.squeeze(-2).expand(3, *[-1] * 6)).unbind()
         dB.open(block.B)
         dC.open(block.C)
         for index in reversed(range(len(block))):
             group, before = block.group(index), saved[first + index]
             group.decays(out=a.all)
-            torch.mul(group.x.unsqueeze(-2), group.B, out=h.all)
+            torch.mul(group.x, group.B, out=h.all)
             _states(a, h, before)
             if z is not None:
-                contract(group.C, h.all, out=y[index])
-            torch.mul(dy_chunks[index].unsqueeze(-2), group.C, out=g.all)
+                contract(group.C, h, out=y[index])
+            torch.mul(dy_chunks[index], group.C, out=g.all)
             _adjoint(group, a, g, later)
             later = a.first * g.first
-            contract(group.B, g.all, out=dx[index])
-            dB.add(index, group.x, g.all)
-            dC.add(index, dy_chunks[index], h.all)
+            contract(group.B, g, out=dx[index])
+            dB.add(index, group.x, g)
+            dC.add(index, dy_chunks[index], h)
             q = a.all.mul_(g.all)
             a.steps[0].mul_(before)
             a.but_first.mul_(h.but_last)  # q is the gradient of s A
             torch.sum(torch.mul(q, matrix, out=h.all), -2, out=ds[index])
-            dA += q.mul_(group.s.unsqueeze(-2)).sum((0, 1, 2))
+            dA += q.mul_(group.s).sum((0, 1, 2))
         dB.close(first)
         dC.close(first)
         if z is not None:
-            y = layout.from_chunks(y, block.x)
+            y = layout.from_chunks(y, block.room_of(dz))
             if D is not None:
                 y.addcmul_(block.u, D[:, None])
             # silu' = sigma + z sigma (1 - sigma)
             slope = gate.mul_(sigma).addcmul_(gate, sigma, value=-1).add_(sigma)
-            layout.steps(dz, first).copy_(y.mul_(behind_gate).mul_(slope))
-        dx = layout.from_chunks(dx, block.x)
-        ds = layout.from_chunks(ds, torch.empty_like(block.x)).addcmul_(dx, block.u)
+            block.write(y.mul_(behind_gate).mul_(slope), dz)
+        dx = layout.from_chunks(dx, block.room_of(du))
+        ds = layout.from_chunks(ds, block.room_of(ddelta)).addcmul_(dx, block.u)
         if delta_softplus:
             ds.mul_(block.p.sigmoid_())
-        layout.steps(ddelta, first).copy_(ds)
+        block.write(ds, ddelta)
         if dbias is not None:
             dbias += ds.sum((0, 2))
         dx.mul_(block.s)
         if D is not None:
             dx.addcmul_(dy, D[:, None])
             dD += dy.mul_(block.u).sum((0, 2))
-        layout.steps(du, first).copy_(dx)
+        block.write(dx, du)
 
     dstate = None if initial_state is None else layout.state_back(later)
     return du, ddelta, layout.matrix_back(dA), dB.result(), dC.result(), dD, dz, dbias, dstate
@@ -136,6 +135,8 @@ class _Steps:
         self.steps_but_last, self.steps_but_first = room[:-1].unbind(1), room[1:].unbind(1)  # of all chunks but one
         self.but_last, self.but_first = room[:, :-1], room[:, 1:]
         self.first, self.last = room[0, 0], room[-1, -1]
+        self.rows = room.flatten(0, 3)  # (K T b G, N, R)
+        self.columns = self.rows.transpose(1, 2)
 
 
 _kept = threading.local()
@@ -207,6 +208,16 @@ def _adjoint(group: Group, a: _Steps, g: _Steps, later: torch.Tensor) -> None:
         g_next = torch.addcmul(g_t, a_next, g_next, out=g_t)
 
 
+def contract(M: torch.Tensor, h: _Steps, out: torch.Tensor) -> None:
+    """out (K, T, b, G, R) = sum over the state of M h; M (K, T, b, G, N, 1) or (G, N, R), h (K, T, b, G, N, R)."""
+    if h.all.shape[-2] == 1:
+        torch.mul(M.squeeze(-2), h.all.squeeze(-2), out=out)
+    elif M.dim() == 3:
+        torch.sum(M * h.all, -2, out=out)
+    else:
+        torch.bmm(M.flatten(0, 3).transpose(1, 2), h.rows, out=out.flatten(0, 3).unsqueeze(-2))
+
+
 class _MatrixGradient:
     """The gradient of B or C: a sum over channels where it is variable, over batch and time where it is constant."""
 
@@ -221,12 +232,12 @@ class _MatrixGradient:
         if not self.constant:
             self.rows = torch.empty_like(block_matrix.squeeze(-1))
 
-    def add(self, index: int, row: torch.Tensor, state: torch.Tensor) -> None:
-        """Group `index` contributes row (K, T, b, G, R) x state (K, T, b, G, N, R)."""
+    def add(self, index: int, row: torch.Tensor, state: _Steps) -> None:
+        """Group `index` contributes row (K, T, b, G, 1, R) x state (K, T, b, G, N, R)."""
         if self.constant:
-            self.total += (row.unsqueeze(-2) * state).sum((0, 1, 2))
+            self.total += (row * state.all).sum((0, 1, 2))
         else:
-            torch.matmul(row.unsqueeze(-2), state.transpose(-1, -2), out=self.rows[index].unsqueeze(-2))
+            torch.bmm(row.flatten(0, 3), state.columns, out=self.rows[index].flatten(0, 3).unsqueeze(-2))
 
     def close(self, first: int) -> None:
         """End the block."""
