@@ -35,7 +35,7 @@ def write_labels(path: str | Path, labels: np.ndarray, like: Volume, names: Mapp
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iub":
         raise ValueError(f"labels: expected integers, found {labels.dtype}")
-    image = _image(path, labels.astype(_smallest(labels), copy=False), like)
+    image = _image(path, labels.astype(smallest_type(labels), copy=False), like)
     if names:
         text = json.dumps({"labels": dict(names)}, ensure_ascii=False).encode()
         image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, text))
@@ -47,7 +47,8 @@ def write_image(path: str | Path, image: np.ndarray, like: Volume) -> Path:
     return _save(path, _image(path, np.asarray(image, dtype=np.float32), like))
 
 
-def _smallest(labels: np.ndarray) -> type:
+def smallest_type(labels: np.ndarray) -> type:
+    """The smallest of uint8, uint16, int16 and int32 that holds every label."""
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     for dtype in (np.uint8, np.uint16, np.int16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
