@@ -18,8 +18,10 @@ from mamba_vision.utils.atomic import write_text
 from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
-from mamba_vision.volumes.planning import Plan, make_plan
-from mamba_vision.volumes.scans import ScanFiles, checked_labels, find_scans, image_folders, read_dataset_info
+from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
+from mamba_vision.volumes.plan import Plan
+from mamba_vision.volumes.planning import make_plan
+from mamba_vision.volumes.scans import ScanFiles, find_scans, image_folders, read_dataset_info
 from mamba_vision.volumes.splits import load_splits, make_splits, save_splits
 from mamba_vision.volumes.survey import survey
 from mamba_vision.volumes.volume import VolumeError
@@ -106,13 +108,13 @@ def plan_dataset(
     scans = find_scans(dataset)
     info = read_dataset_info(dataset)
     names = list(channels) if channels is not None else info.channels
-    meaning = checked_labels(labels, "labels") if labels is not None else info.labels
+    scheme = read_label_scheme(labels, "labels") if labels is not None else info.scheme
     if progress:
         (console or Console()).print(f"{dataset}: {len(scans)} cases", markup=False, highlight=False)
     surveyed = survey(
         scans,
         len(names) or None,
-        list(meaning.values()) or None,
+        scheme.values or None,
         fix_geometry=fix_geometry,
         workers=workers,
         progress=progress,
@@ -120,7 +122,7 @@ def plan_dataset(
     )
     problems = [*surveyed.problems, *orphan_labels(scans, image_folders(dataset)[1])]
     if surveyed.fingerprint is not None:
-        problems += _unused_labels(meaning, surveyed.fingerprint, dataset)
+        problems += _unused_labels(scheme.labels, surveyed.fingerprint, dataset)
     if errors(problems):
         if not dry_run:
             write_problems(work_dir / "problems.csv", problems)
@@ -130,11 +132,11 @@ def plan_dataset(
     if not names:
         names = [f"channel_{number}" for number in range(len(scans[0].images))]
         notes.append("No dataset.json names the channels: z-scores are used. For CT scans add --channels CT.")
-    if not meaning:
-        meaning = {"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}}
+    if not scheme.labels:
+        scheme = LabelScheme({"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}})
         notes.append("No dataset.json names the labels: they are called label_1, ...; name them with --labels 1=liver.")
     plan = make_plan(
-        fingerprint, info.name, names, meaning, model=model, preset=preset, vram_gb=vram_gb, spacing=spacing,
+        fingerprint, info.name, names, scheme, model=model, preset=preset, vram_gb=vram_gb, spacing=spacing,
         patch_size=patch_size, batch_size=batch_size, fix_geometry=fix_geometry,
     )  # fmt: skip
     splits, note = _splits(work_dir / "splits.json", [scan.case for scan in scans], folds)

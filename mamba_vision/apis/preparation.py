@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mamba_vision.volumes.cache import build_cache
-from mamba_vision.volumes.planning import Plan
+from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.scans import find_scans
 from mamba_vision.volumes.splits import load_splits
 
@@ -42,8 +42,8 @@ def check_network(cfg: Config, plan: Plan) -> None:
     """
     network = cfg.model.get("network", {})
     for key, planned, what in (
-        ("in_channels", len(plan.channels), f"channels {plan.channels}"),
-        ("num_classes", plan.num_classes, f"classes {list(plan.labels)}"),
+        ("in_channels", plan.in_channels, f"channels {plan.channels}"),
+        ("num_classes", plan.num_outputs, f"classes {list(plan.regions or plan.labels)}"),
     ):
         if key in network and network[key] != planned:
             raise ValueError(f"model.network.{key}: expected {planned}, as {cfg.plan} has {what}, found {network[key]}")

@@ -157,7 +157,7 @@ def segment_prepared(
     slab_memory = min(options.max_memory or _SLAB_MEMORY, _SLAB_MEMORY)
     several, mask, room, windows = len(plans) > 1, None, None, 0
     if several or options.probabilities:
-        shape = (plans[0].num_classes, *volume.shape)
+        shape = (plans[0].num_outputs, *volume.shape)
         room = LogitsStore(shape, choose_scratch(shape, options.max_memory, scratch))
 
     def count(done: int, total: int) -> None:
@@ -171,7 +171,7 @@ def segment_prepared(
             models, axes[first : first + len(models)], _half(ensemble.device) if options.amp else None
         )
         with torch.no_grad(), sliding_window_logits(
-            case.image, predict, plan.patch_size, plan.num_classes, overlap=options.overlap, device=ensemble.device,
+            case.image, predict, plan.patch_size, plan.num_outputs, overlap=options.overlap, device=ensemble.device,
             batch_size=options.batch_size or plan.batch_size, max_memory=options.max_memory, scratch=scratch,
             buffer=options.buffer, progress=count,
         ) as logits:  # fmt: skip

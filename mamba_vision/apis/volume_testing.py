@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -15,7 +14,8 @@ from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_model import init_volume_model
 from mamba_vision.apis.volume_report import worst_cases, write_report
 from mamba_vision.apis.volume_result import VolumeResult
-from mamba_vision.evaluation import ClassScore, score_volume
+from mamba_vision.evaluation import ClassScore
+from mamba_vision.evaluation.volume_scores import METRICS, ScoreOptions, score_structures
 from mamba_vision.visualization.figures import figure_pixels, save_stacked
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 from mamba_vision.volumes.planning import Plan
@@ -136,13 +136,15 @@ def score_scan(
     """Segment one scan and compare with its label, voxel by voxel as they are stored."""
     result = inference_volume(model, scan, tta=tta, amp=amp)
     truth = read_label(scan.label, like=result.volume, fix_geometry=getattr(plan, "fix_geometry", "error")).array[0]
-    values = plan.label_values
+    values = np.array(plan.scheme.values)
     unknown = sorted(set(np.unique(truth).tolist()) - set(values.tolist()))
     if unknown:
         raise ValueError(f"{scan.label}: expected labels {values.tolist()}, found {unknown} too")
-    mask, truth = (torch.from_numpy(np.searchsorted(values, array)) for array in (result.mask, truth))
-    spacing = result.volume.spacing
-    return result, score_volume(mask, truth, spacing, list(plan.labels), case=scan.case, tolerance=tolerance)
+    structures = plan.regions or {name: value for name, value in plan.labels.items() if value}
+    options = ScoreOptions(METRICS, tolerance)
+    return result, score_structures(
+        result.mask, truth, result.volume.spacing, structures, options, case=scan.case, ignore_index=plan.ignore_label
+    )
 
 
 def _draw_worst(

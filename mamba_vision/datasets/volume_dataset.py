@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from mamba_vision.datasets.patch_sampler import Draw
-from mamba_vision.datasets.prepared_case import PreparedCase
+from mamba_vision.datasets.prepared_case import PreparedCase, crop_box
 from mamba_vision.registry import DATASETS, TRANSFORMS
 from mamba_vision.structures import VolumeDataSample
 
@@ -26,6 +26,7 @@ class VolumeDataset(Dataset):
     the order of the split.
 
     Beyond the volume a patch holds image 0 and label -1. The pipeline sees the -1; it leaves the dataset as background.
+    With a `patch_size` of two numbers patches are single slices, and (C, *S) has one axis less than the volumes.
 
     Args:
         root: folder of the prepared cases, as volumes.cache wrote them.
@@ -38,6 +39,8 @@ class VolumeDataset(Dataset):
         final_size: size after the pipeline, if it crops; patches may then leave the volume by half of the difference.
         pipeline: configs of MONAI dictionary transforms on 'image' (C, *S) and 'label' (1, *S), for patches.
         ignore_index: a label above the classes that the loss ignores.
+        previous: folder with CASE.npy, class numbers that another network has found (a cascade): they come one-hot,
+            without background, as further channels behind the image's. The pipeline sees them as 'previous'.
 
     Raises:
         ValueError: everything that is wrong with splits, files and labels, in one message.
@@ -54,8 +57,10 @@ class VolumeDataset(Dataset):
         final_size: Sequence[int] | None = None,
         pipeline: Sequence[Mapping[str, Any]] = (),
         ignore_index: int | None = None,
+        previous: str | Path | None = None,
     ) -> None:
         self.root = Path(root)
+        self.previous = None if previous is None else Path(previous)
         self.patch_size = None if patch_size is None else tuple(int(side) for side in patch_size)
         self.final_size = self.patch_size if final_size is None else tuple(int(side) for side in final_size)
         self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
@@ -73,17 +78,31 @@ class VolumeDataset(Dataset):
         draw = index if isinstance(index, Draw) else Draw(0, int(index), False)
         random = np.random.default_rng((draw.seed, draw.number))
         case = self.cases[int(random.integers(len(self.cases)))]
+        slices = len(case.shape) - len(self.patch_size)
         corner = self._corner(case, draw.foreground, random)
-        image, label = case.crop(corner, self.patch_size)
-        item = {"image": _as_meta(image), "label": _as_meta(label[None].astype(np.float32))}
+        image, label = case.crop(corner, (*(1,) * slices, *self.patch_size))
+        item = {"image": image, "label": label[None]}
+        if self.previous is not None:
+            item["previous"] = crop_box(self._previous_of(case)[None], corner, (*(1,) * slices, *self.patch_size), 0)
+        item = {key: _as_meta(value[:, 0] if slices else value) for key, value in item.items()}
         self.pipeline.set_random_state(seed=int(random.integers(2**32)))
-        item = self.pipeline(item)
-        image, label = (_plain(item[key]) for key in ("image", "label"))
-        return self._pack(case, image, label[0].round(), corner)
+        item = {key: _plain(value) for key, value in self.pipeline(item).items() if isinstance(value, torch.Tensor)}
+        image = self._with_previous(item["image"], item.get("previous"))
+        return self._pack(case, image, item["label"][0].round(), corner)
 
     def _whole(self, case: PreparedCase) -> dict[str, Any]:
-        image, label = np.array(case.image, dtype=np.float32), np.array(case.label)
-        return self._pack(case, torch.from_numpy(image), torch.from_numpy(label), np.zeros(label.ndim, dtype=int))
+        image, label = torch.from_numpy(np.array(case.image, dtype=np.float32)), torch.from_numpy(np.array(case.label))
+        found = None if self.previous is None else torch.from_numpy(np.array(self._previous_of(case)))[None]
+        return self._pack(case, self._with_previous(image, found), label, np.zeros(label.ndim, dtype=int))
+
+    def _previous_of(self, case: PreparedCase) -> np.ndarray:
+        return np.load(self.previous / f"{case.name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def _with_previous(self, image: torch.Tensor, found: torch.Tensor | None) -> torch.Tensor:
+        if found is None:
+            return image
+        numbers = torch.arange(1, len(self.metainfo["classes"])).reshape(-1, *[1] * (found.ndim - 1))
+        return torch.cat([image, (found.round() == numbers).to(image.dtype)])
 
     def _pack(self, case: PreparedCase, image: torch.Tensor, label: torch.Tensor, corner: np.ndarray) -> dict[str, Any]:
         sample = VolumeDataSample(
@@ -97,12 +116,18 @@ class VolumeDataset(Dataset):
 
         A patch leaves the volume by half of what the pipeline will crop, or of what the volume is too small by.
         """
-        size, shape = np.asarray(self.patch_size), np.asarray(case.shape)
-        beyond = np.maximum(size - np.asarray(self.final_size), size - shape)
+        slices = (1,) * (len(case.shape) - len(self.patch_size))
+        size, shape = np.array((*slices, *self.patch_size)), np.asarray(case.shape)
+        beyond = np.maximum(size - np.array((*slices, *self.final_size)), size - shape)
         low = -(np.maximum(beyond, 0) // 2)
         high = shape + (np.maximum(beyond, 0) + 1) // 2 - size
-        if foreground and case.classes:
-            places = case.foreground(case.classes[int(random.integers(len(case.classes)))])
+        target = None
+        if foreground and case.targets:
+            target = case.targets[int(random.integers(len(case.targets)))]
+        elif case.partly_annotated:
+            target = "annotated"
+        if target is not None:
+            places = case.foreground(target)
             middle = np.asarray(places[int(random.integers(len(places)))])
             return np.clip(middle - size // 2, low, np.maximum(high, low))
         return random.integers(low, np.maximum(high, low) + 1)
@@ -128,14 +153,21 @@ class VolumeDataset(Dataset):
         wrong = [label for label in case.classes if label >= classes and label != self.ignore_index]
         if wrong:
             raise ValueError(f"{self.root / case.name}: expected labels below {classes}, found {wrong}")
-        if self.patch_size is not None and len(self.patch_size) != len(case.shape):
+        if self.patch_size is not None and len(self.patch_size) not in (len(case.shape), len(case.shape) - 1):
             raise ValueError(
-                f"{self.root / case.name}: expected {len(self.patch_size)} axes, as patch_size has, found {case.shape}"
+                f"{self.root / case.name}: expected {len(self.patch_size)} axes, as patch_size has, or one more for "
+                f"slices, found {case.shape}"
             )
+        if self.previous is not None:
+            found = self.previous / f"{case.name}.npy"
+            if not found.is_file():
+                raise ValueError(f"{found}: does not exist; tools/train.py makes it from the low-resolution models")
+            if np.load(found, mmap_mode="r", allow_pickle=False).shape != case.shape:
+                raise ValueError(f"{found}: expected shape {case.shape}, as {self.root / case.name} has")
 
 
 def _as_meta(array: np.ndarray) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(array))
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)))
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """Scores of segmented volumes as an MMEngine metric."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from mamba_vision.evaluation.volume_scores import ClassScore, check_metrics, score_volume, tolerances_for
+from mamba_vision.evaluation.volume_scores import ClassScore, ScoreOptions, score_structures, tolerances_for
 from mamba_vision.registry import METRICS as METRICS_REGISTRY
 
 _FIELDS = (
@@ -29,6 +29,7 @@ class VolumeMetric(BaseMetric):
         scores: some of volume_scores.METRICS. (MMEngine takes a config with `metrics` for another class.)
         tolerance: of the surface Dice, mm; one number or one a foreground class.
         ignore_index: label of the truth that does not count.
+        regions: name -> class numbers, scored in place of the classes.
     """
 
     default_prefix = ""  # the names are clear without one; None would warn
@@ -41,27 +42,22 @@ class VolumeMetric(BaseMetric):
         ignore_index: int | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
+        regions: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        check_metrics(scores)
-        self.classes = list(classes)
+        self.structures = dict(regions or {name: number for number, name in enumerate(classes) if number})
         self.scores = tuple(scores)
-        self.tolerance = tolerances_for(tolerance, len(self.classes) - 1)
+        self.tolerance = tolerances_for(tolerance, len(self.structures))
+        self.options = ScoreOptions(self.scores, self.tolerance)
         self.ignore_index = ignore_index
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Score each sample: `pred_label` and `gt_label` (*S), `spacing` in mm, `case`."""
         for sample in data_samples:
-            scores = score_volume(
-                sample["pred_label"],
-                sample["gt_label"],
-                sample["spacing"],
-                self.classes,
-                case=sample.get("case", ""),
-                metrics=self.scores,
-                tolerance=self.tolerance,
-                ignore_index=self.ignore_index,
-            )
+            scores = score_structures(
+                sample["pred_label"], sample["gt_label"], sample["spacing"], self.structures, self.options,
+                case=sample.get("case", ""), ignore_index=self.ignore_index,
+            )  # fmt: skip
             self.results.append(scores)
 
     def compute_metrics(self, results: list[list[ClassScore]]) -> dict[str, float]:
@@ -72,8 +68,7 @@ class VolumeMetric(BaseMetric):
             if metric not in self.scores:
                 continue
             per_class = {
-                name: _mean(getattr(score, field) for score in scores if score.name == name)
-                for name in self.classes[1:]
+                name: _mean(getattr(score, field) for score in scores if score.name == name) for name in self.structures
             }
             summary[field] = _mean(per_class.values())
             summary.update({f"{field}_{name.replace(' ', '_')}": value for name, value in per_class.items()})

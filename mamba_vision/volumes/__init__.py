@@ -4,7 +4,8 @@ from mamba_vision.volumes.cache import CachedCase, build_cache, load_case
 from mamba_vision.volumes.checks import Problem, check_case, check_scans, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
 from mamba_vision.volumes.orientation import Geometry
-from mamba_vision.volumes.planning import Plan, make_plan
+from mamba_vision.volumes.plan import Plan
+from mamba_vision.volumes.planning import make_plan, make_plans
 from mamba_vision.volumes.preprocess import Case, preprocess
 from mamba_vision.volumes.reading import read_label, read_volume
 from mamba_vision.volumes.restore import restore_labels, restore_probabilities
@@ -33,6 +34,7 @@ __all__ = [
     "load_case",
     "load_splits",
     "make_plan",
+    "make_plans",
     "make_splits",
     "preprocess",
     "read_dataset_info",

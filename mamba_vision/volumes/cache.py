@@ -1,8 +1,9 @@
 """Prepared cases on disk: whole or not at all, and reused while nothing that they rest on has changed.
 
 CASE/image.npy         (C, *S) float32
-CASE/label.npy         (*S) int16 class numbers; absent without a label
-CASE/foreground.npz    '1', '2', ...: (n, 3) int32, voxels of each class to centre patches on
+CASE/label.npy         (*S) int16 class numbers, see preprocess.Case; absent without a label
+CASE/foreground.npz    '1', '2', ...: (n, 3) int32, voxels of each class to centre patches on; 'region_1', ...: of each
+                       region, where there are some; 'annotated': of all that is not ignored, where some is
 CASE/case.json         spacing, geometry, hashes of plan and files; written last: a case without it is not there
 """
 
@@ -21,16 +22,19 @@ from mamba_vision.utils.atomic import atomic_path, write_json
 from mamba_vision.volumes.dicom import is_dicom_file
 from mamba_vision.volumes.orientation import Geometry
 from mamba_vision.volumes.parallel import default_workers, for_each
-from mamba_vision.volumes.planning import Plan
+from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.preprocess import Case, preprocess
 from mamba_vision.volumes.reading import read_label, read_volume
 from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.volume import VolumeError
 
-_FORMAT = 1
+_FORMAT = 2
 _PREPARING = (  # fields of the plan
-    "channels", "labels", "axes", "spacing", "normalization", "use_mask", "intensities", "fix_geometry",
+    "channels", "labels", "axes", "spacing", "normalization", "use_mask", "intensities", "fix_geometry", "regions",
+    "ignore_label",
 )  # fmt: skip
+ANNOTATED = "annotated"
+REGION = "region_{}"
 _LOCATIONS = 10_000  # voxels kept a class ...
 _LOCATION_SHARE = 0.01  # ... or this share of them, if that is more
 _LOCATION_SEED = 1234
@@ -82,7 +86,7 @@ class CachedCase:
     def foreground(self) -> dict[int, np.ndarray]:
         """Class -> (n, 3) voxels of it, for the classes above 0 that occur."""
         with np.load(self.folder / "foreground.npz") as stored:
-            return {int(key): stored[key] for key in sorted(stored.files, key=int)}
+            return {int(key): stored[key] for key in sorted(filter(str.isdigit, stored.files), key=int)}
 
 
 def build_cache(
@@ -136,21 +140,35 @@ def load_case(folder: str | Path, case: str) -> CachedCase:
 def plan_hash(plan: Plan) -> str:
     """Of all that preparing a case depends on; the patch, batch and network may change without a new preparation."""
     content = plan.to_dict()
-    text = json.dumps([_FORMAT, {name: content[name] for name in _PREPARING}], sort_keys=True)
+    text = json.dumps([_FORMAT, plan.slicewise, {name: content[name] for name in _PREPARING}], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def foreground_locations(label: np.ndarray, classes: int) -> dict[int, np.ndarray]:
     """Class -> (n, 3) int32 voxels drawn without replacement: at most 10000 or 1 % of the class, as nnU-Net."""
     random = np.random.RandomState(_LOCATION_SEED)
-    flat, locations = label.reshape(-1), {}
-    for number in range(1, classes):
-        found = np.flatnonzero(flat == number)
-        if found.size:
-            count = max(min(_LOCATIONS, found.size), int(np.ceil(found.size * _LOCATION_SHARE)))
-            chosen = found[random.choice(found.size, count, replace=False)]
-            locations[number] = np.stack(np.unravel_index(chosen, label.shape), axis=1).astype(np.int32)
-    return locations
+    found = {number: _draw(label == number, random) for number in range(1, classes)}
+    return {number: places for number, places in found.items() if len(places)}
+
+
+def region_locations(label: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
+    """Such voxels of each region that occurs, and of what is annotated if not all is."""
+    random = np.random.RandomState(_LOCATION_SEED)
+    masks = {
+        REGION.format(number): np.isin(label, classes)
+        for number, classes in enumerate(plan.region_classes.values(), start=1)
+    }
+    if plan.ignore_class is not None:
+        masks[ANNOTATED] = label != plan.ignore_class
+    found = {name: _draw(mask, random) for name, mask in masks.items()}
+    return {name: places for name, places in found.items() if len(places)}
+
+
+def _draw(mask: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    found = np.flatnonzero(mask)
+    count = max(min(_LOCATIONS, found.size), int(np.ceil(found.size * _LOCATION_SHARE)))
+    chosen = found[random.choice(found.size, count, replace=False)] if count else found
+    return np.stack(np.unravel_index(chosen, mask.shape), axis=1).astype(np.int32)
 
 
 def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str) -> None:
@@ -164,13 +182,14 @@ def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str) -> Non
         _save(folder / "label.npy", case.label)
         locations = foreground_locations(case.label, plan.num_classes)
         with atomic_path(folder / "foreground.npz") as temporary:
-            np.savez(temporary, **{str(number): voxels for number, voxels in locations.items()})
+            named = {str(number): voxels for number, voxels in locations.items()}
+            np.savez(temporary, **named, **region_locations(case.label, plan))
     write_json(
         folder / "case.json",
         {
             "format": _FORMAT,
             "case": scan.case,
-            "spacing": list(plan.spacing),
+            "spacing": list(plan.spacing_for(case.geometry.spacing)),
             "images": [str(path.resolve()) for path in scan.images],
             "label": str(scan.label.resolve()) if scan.label else None,
             "series": scan.series,

@@ -1,30 +1,31 @@
-"""The plan: how a data set is prepared and which network it gets, every choice with the number that led to it.
+"""From a fingerprint to plans: which configurations a data set calls for, and every choice in them with its reason.
 
-The rules are nnU-Net's (Isensee et al., Nature Methods 18, 2021) for its configuration 3d_fullres. Nothing here is
-learnt; a plan follows from the fingerprint alone, and whoever knows better overrides it.
+The rules are nnU-Net's (Isensee et al., Nature Methods 18, 2021). Nothing here is learnt; a plan follows from the
+fingerprint alone, and whoever knows better overrides it. tests/volumes/nnunet_plans.json holds what nnU-Net itself
+answers for a number of data sets.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mamba_vision.utils.atomic import write_json
 from mamba_vision.volumes import topology
 from mamba_vision.volumes.fingerprint import Fingerprint
-from mamba_vision.volumes.reading import GEOMETRY_FIXES
+from mamba_vision.volumes.label_scheme import LabelScheme
+from mamba_vision.volumes.plan import CONFIGURATIONS, Plan
+from mamba_vision.volumes.planned_networks import MODELS, fit_network, network_arguments
 from mamba_vision.volumes.topology import Topology
-from mamba_vision.volumes.volume import VolumeError
 
-SCHEMES = ("ct", "zscore", "rescale", "rgb", "none")
 _SCHEME_OF = {
     "ct": "ct", "nonorm": "none", "none": "none", "zscore": "zscore", "rescale_to_0_1": "rescale",
     "rescale": "rescale", "rgb_to_0_1": "rgb", "rgb": "rgb",
 }  # fmt: skip
 _MASK_BELOW = 0.75  # median share left by the crop: below it, z-scores are taken inside the non-zero mask only
+_LOWRES_BELOW = 0.25  # share of the median case in a patch: below it, a low resolution is planned too
+_LOWRES_STEP = 1.03  # the spacing grows by this factor until a patch covers that share
+_LEAST_SHRINK = 2  # a low resolution that has not at least this many times fewer voxels is dropped
 _CANONICAL_NAMES = ("left-right", "back-front", "down-up")
 
 
@@ -43,132 +44,23 @@ PRESETS = {
     "best": Preset(24, 32, "larger patches, a GPU with 24 GB or more"),
 }
 
-# Class in mamba_vision.models and what sets the variant apart.
-MODELS = {
-    "umamba_bot": {"type": "UMamba", "placement": "bot"},
-    "umamba_enc": {"type": "UMamba", "placement": "enc"},
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that preparing, training and segmenting must agree on. "Network axes" are those of the arrays that
-    the network sees; network axis i is the canonical axis axes[i] (0 to the right, 1 to the front, 2 up).
-
-    Attributes:
-        dataset: its name.
-        channels: names, in order.
-        labels: name -> value in the label files, background (0) first, ascending. Class i of the network is the i-th.
-        axes: canonical axis of each network axis; the coarsest comes first.
-        spacing: mm, along the network axes.
-        patch_size: voxels, along the network axes.
-        batch_size: patches.
-        normalization: one of SCHEMES a channel.
-        use_mask: a channel: whether the z-score looks at the non-zero region only and leaves 0 outside.
-        intensities: a channel: the data set's foreground mean, std, percentile_00_5, percentile_99_5.
-        network: type and arguments for MODELS.build.
-        median_shape: of the data set at `spacing`, along the network axes.
-        fix_geometry: what is done to channels and labels in another grid than their scan: 'error', 'resample', 'copy'.
-        reasons: field -> why it is what it is.
-    """
-
-    dataset: str
-    channels: list[str]
-    labels: dict[str, int]
-    axes: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
-    batch_size: int
-    normalization: list[str]
-    use_mask: list[bool]
-    intensities: list[dict[str, float]]
-    network: dict[str, Any]
-    median_shape: tuple[int, int, int]
-    fix_geometry: str = "error"
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("axes", "spacing", "patch_size", "median_shape"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            if len(getattr(self, name)) != 3:
-                raise ValueError(f"{name}: expected 3 numbers, found {getattr(self, name)}")
-        if sorted(self.axes) != [0, 1, 2]:
-            raise ValueError(f"axes: expected an order of 0, 1, 2, found {self.axes}")
-        if min(self.spacing) <= 0 or min(self.patch_size) < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"plan: expected positive sizes, found {self.spacing}, {self.patch_size}, {self.batch_size}"
-            )
-        for name in ("normalization", "use_mask", "intensities"):
-            if len(getattr(self, name)) != len(self.channels):
-                raise ValueError(f"{name}: expected one entry a channel {self.channels}, found {getattr(self, name)}")
-        if self.fix_geometry not in GEOMETRY_FIXES:
-            raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {self.fix_geometry!r}")
-        for scheme in self.normalization:
-            if scheme not in SCHEMES:
-                raise ValueError(f"normalization: expected one of {', '.join(SCHEMES)}, found {scheme!r}")
-        values = list(self.labels.values())
-        if not values or values[0] != 0 or values != sorted(set(values)):
-            raise ValueError(f"labels: expected background 0 first, then ascending values, found {self.labels}")
-
-    @property
-    def label_values(self) -> np.ndarray:
-        """(classes,) value in label files of each class of the network."""
-        return np.array(list(self.labels.values()))
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the network, background included."""
-        return len(self.labels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any], source: str | Path = "plan") -> "Plan":
-        """The inverse of to_dict.
-
-        Raises:
-            VolumeError: missing, misspelt or impossible entries.
-        """
-        known = {item.name for item in fields(cls)}
-        missing, unknown = sorted(known - {"reasons", "fix_geometry"} - set(content)), sorted(set(content) - known)
-        if missing or unknown:
-            parts = [f"no {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
-            raise VolumeError(source, " and ".join(parts), f"the entries {', '.join(sorted(known))}")
-        try:
-            return cls(**content)
-        except (ValueError, TypeError) as e:
-            raise VolumeError(source, str(e), "a plan as tools/plan.py writes it") from e
-
-    def save(self, path: str | Path) -> Path:
-        """Write as JSON, atomically."""
-        return write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Plan":
-        """Read what save() wrote.
-
-        Raises:
-            VolumeError: no such file, no JSON, or as from_dict.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as e:
-            raise VolumeError(path, "no readable file", "a plan.json", "Make it with tools/plan.py") from e
-        except ValueError as e:
-            raise VolumeError(path, f"no JSON ({e})", "a plan.json", "Make it with tools/plan.py") from e
-        if not isinstance(content, dict):
-            raise VolumeError(path, f"a {type(content).__name__}", "a plan.json")
-        return cls.from_dict(content, path)
-
 
 def make_plan(
+    fingerprint: Fingerprint, dataset: str, channels: Sequence[str], labels: Mapping[str, int] | LabelScheme,
+    *, configuration: str = "3d_fullres", **options: Any,
+) -> Plan:  # fmt: skip
+    """One configuration of `make_plans`, whether or not the rules call for it; the options are those of make_plans."""
+    wanted = [configuration, *(["3d_lowres"] if configuration == "3d_cascade_fullres" else [])]
+    return make_plans(fingerprint, dataset, channels, labels, configurations=wanted, **options)[configuration]
+
+
+def make_plans(
     fingerprint: Fingerprint,
     dataset: str,
     channels: Sequence[str],
-    labels: Mapping[str, int],
+    labels: Mapping[str, int] | LabelScheme,
     *,
+    configurations: Sequence[str] | None = None,
     model: str = "umamba_bot",
     preset: str = "default",
     vram_gb: float | None = None,
@@ -176,15 +68,20 @@ def make_plan(
     patch_size: Sequence[int] | None = None,
     batch_size: int | None = None,
     fix_geometry: str = "error",
-) -> Plan:
-    """The plan for a data set.
+) -> dict[str, Plan]:
+    """Plans for a data set, by configuration, the main one first.
+
+    Without `configurations` these are 3d_fullres; 2d where slices lie more than three times as far apart as pixels (for
+    data of single slices it is the only one); 3d_lowres and 3d_cascade_fullres where a patch covers less than a quarter
+    of the median case and a low resolution has at most half of its voxels.
 
     Args:
         fingerprint: of its cases.
         dataset: its name.
         channels: names; 'CT', 'zscore', 'rescale_to_0_1', 'rgb_to_0_1' and 'noNorm' choose a normalization, any other
             name means z-score.
-        labels: name -> value, background 0 first.
+        labels: name -> value, background 0 first; or a LabelScheme, for regions and ignored voxels.
+        configurations: some of CONFIGURATIONS, in place of what the rules call for.
         model: a key of MODELS.
         preset: a key of PRESETS.
         vram_gb: GPU memory to plan for, instead of the preset's.
@@ -195,8 +92,155 @@ def make_plan(
         fix_geometry: as in Plan.
 
     Raises:
-        ValueError: an unknown model or preset, or sizes that are not positive.
+        ValueError: an unknown model, preset or configuration, sizes that are not positive, a cascade without its low
+            resolution or as the main configuration, or a low resolution that the data are too small for.
     """
+    _check(fingerprint, model, preset, configurations, spacing, patch_size, vram_gb, batch_size)
+    scheme = labels if isinstance(labels, LabelScheme) else LabelScheme(dict(labels))
+    gigabytes = vram_gb if vram_gb is not None else PRESETS[preset].vram_gb
+    canonical, spacing_why = _target_spacing(fingerprint, spacing)
+    axes = _axes(canonical)
+    target = np.array([canonical[axis] for axis in axes])
+    shapes = [resampled_shape(case.cropped_shape, case.spacing, canonical) for case in fingerprint.cases]
+    median = np.median(shapes, axis=0)[list(axes)]
+    asked = None if patch_size is None else [patch_size[axis] for axis in axes]
+    build = _Builder(scheme, model, preset, gigabytes, asked, batch_size, len(shapes))
+    schemes, masks, normalization_why = _normalization(channels, fingerprint)
+    kept = ("mean", "std", "percentile_00_5", "percentile_99_5")
+    reasons = {
+        "spacing": spacing_why,
+        "axes": f"the coarsest axis, {_CANONICAL_NAMES[axes[0]]} with {canonical[axes[0]]:.4g} mm, comes first"
+        if max(canonical) > min(canonical)
+        else "isotropic: axial slices first",
+        "normalization": normalization_why,
+    }
+    base = {
+        "dataset": dataset, "channels": list(channels), "labels": dict(scheme.labels), "axes": axes,
+        "normalization": schemes, "use_mask": masks,
+        "intensities": [{key: getattr(channel, key) for key in kept} for channel in fingerprint.intensities],
+        "fix_geometry": fix_geometry, "regions": dict(scheme.regions), "region_order": list(scheme.region_order),
+        "ignore_label": scheme.ignore_label,
+    }  # fmt: skip
+    flat = median[0] == 1
+    volumes_possible = not flat and 3 in MODELS[model].dims
+    full = build(base, "3d_fullres", target, median, reasons) if volumes_possible else None
+    low = None
+    if full and (configurations is None or "3d_lowres" in configurations):
+        low = _low_resolution(build, base, full, median, reasons)
+    anisotropic = target.max() > topology.ANISOTROPY * target.min() and 2 in MODELS[model].dims
+    if configurations is None:
+        configurations = ["3d_fullres"] if full else ["2d"]
+        configurations += ["2d"] * bool(full and anisotropic) + ["3d_lowres", "3d_cascade_fullres"] * bool(low)
+    plans = {}
+    for name in configurations:
+        if name == "2d":
+            plans[name] = build(base, "2d", target, median, reasons)
+        elif full is None:
+            raise ValueError(f"configurations: {name} wants volumes; the data are single slices: choose 2d")
+        elif name != "3d_fullres" and low is None:
+            raise ValueError(
+                f"configurations: {name} is not for these data: the patch {_by(full.patch_size)} is "
+                f"{np.prod(full.patch_size) / median.prod():.0%} of the median case, and a low resolution is planned "
+                f"below {_LOWRES_BELOW:.0%} only"
+            )
+        else:
+            plans[name] = {"3d_fullres": full, "3d_lowres": low}.get(name) or _cascade(full, model, preset, scheme)
+    if low is not None:  # with a cascade in sight, nnU-Net sums the Dice of 3d_fullres over the batch
+        for name in plans.keys() & {"3d_fullres", "3d_cascade_fullres"}:
+            plans[name] = replace(plans[name], batch_dice=True)
+    return plans
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+    """Voxels that a volume has at another spacing (mm)."""
+    return tuple(max(round(old / new * side), 1) for side, old, new in zip(shape, spacing, target))
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Plans one configuration at a spacing (mm) and median shape along the network's axes."""
+
+    scheme: LabelScheme
+    model: str
+    preset: str
+    gigabytes: float
+    patch_size: Sequence[int] | None
+    batch_size: int | None
+    cases: int
+
+    def __call__(
+        self, base: Mapping[str, Any], configuration: str, spacing: np.ndarray, median: np.ndarray, reasons: Mapping
+    ) -> Plan:
+        first = 1 if configuration == "2d" else 0
+        # nnU-Net counts every entry of dataset.json's labels, background and 'ignore' too.
+        counted = (len(self.scheme.regions) + 1 if self.scheme.regions else len(self.scheme.labels)) + (
+            self.scheme.ignore_label is not None
+        )
+        reasons = dict(reasons)
+        if self.patch_size is None:
+            found, reasons["patch_size"] = _patch(spacing[first:], median[first:], counted, self.gigabytes)
+        else:
+            found = _deep_enough(spacing[first:], self.patch_size[first:])
+            reasons["patch_size"] = f"as asked, {_by(self.patch_size)} (network axes), rounded up to multiples"
+        found = fit_network(self.model, found)
+        batch = topology.fit_batch(found, counted, float(median.prod()) * self.cases, self.gigabytes)
+        reasons["batch_size"] = (
+            f"what {self.gigabytes:g} GB hold, at most {topology.MAX_SHARE:.0%} of the data set's "
+            f"{median.prod() * self.cases / 1e6:.3g} million voxels, at least {topology.MIN_BATCH}"
+        )
+        if self.batch_size is not None:
+            batch, reasons["batch_size"] = int(self.batch_size), "as asked"
+        chosen = PRESETS[self.preset]
+        reasons["network"] = (
+            f"{len(found.strides)} stages: an axis is halved while it has {2 * topology.MIN_EDGE} voxels and is not "
+            f"coarser than the others; {chosen.why}"
+            if MODELS[self.model].stages
+            else f"stages of its own; {chosen.why}"
+        )
+        if first:
+            reasons["configuration"] = "single slices, each as far from the next as in its own scan"
+        outputs = len(self.scheme.regions) or len(self.scheme.labels)
+        network = network_arguments(self.model, found, len(base["channels"]), outputs, chosen.base_features)
+        return Plan(
+            **base, spacing=tuple(map(float, spacing)), patch_size=(*(1,) * first, *found.patch_size),
+            batch_size=batch, network=network, median_shape=tuple(round(float(side)) for side in median),
+            configuration=configuration, batch_dice=configuration == "2d", reasons=reasons,
+        )  # fmt: skip
+
+
+def _low_resolution(
+    build: _Builder, base: Mapping[str, Any], full: Plan, median: np.ndarray, reasons: Mapping
+) -> Plan | None:
+    """3d_lowres: the spacing grown, coarser than twice the finest axis last, until a patch covers a quarter."""
+    fine = np.array(full.spacing)
+    spacing, plan, shape = fine.copy(), full, median
+    while np.prod(plan.patch_size) / np.prod(shape) < _LOWRES_BELOW:
+        finer = spacing.max() / spacing > 2
+        spacing = np.where(finer, spacing * _LOWRES_STEP, spacing) if finer.any() else spacing * _LOWRES_STEP
+        shape = fine / spacing * median
+        why = (
+            f"{_by(spacing)} mm (network axes): grown from {_by(fine)} mm until a patch covers "
+            f"{_LOWRES_BELOW:.0%} of the median case"
+        )
+        plan = build(base, "3d_lowres", spacing, np.array([round(side) for side in shape]), {**reasons, "spacing": why})
+    if plan is full or median.prod() / np.prod(shape) < _LEAST_SHRINK:
+        return None
+    return plan
+
+
+def _cascade(full: Plan, model: str, preset: str, scheme: LabelScheme) -> Plan:
+    """3d_fullres, whose network also sees what 3d_lowres found, a channel a label."""
+    plan = replace(full, configuration="3d_cascade_fullres")
+    why = f"{full.reasons['network']}; {len(scheme.labels) - 1} channels more: the labels found by 3d_lowres"
+    return replace(
+        plan, network={**full.network, "in_channels": plan.in_channels}, reasons={**full.reasons, "network": why}
+    )
+
+
+def _check(
+    fingerprint: Fingerprint, model: str, preset: str, configurations: Sequence[str] | None,
+    spacing: Sequence[float] | None, patch_size: Sequence[int] | None, vram_gb: float | None, batch_size: int | None,
+) -> None:  # fmt: skip
     for name, value, table in (("model", model, MODELS), ("preset", preset, PRESETS)):
         if value not in table:
             raise ValueError(f"{name}: expected one of {', '.join(table)}, found {value!r}")
@@ -208,63 +252,15 @@ def make_plan(
             raise ValueError(f"{name}: expected a number above 0, found {value}")
     if not fingerprint.cases:
         raise ValueError("fingerprint: expected at least one case, found none")
-    chosen, reasons = PRESETS[preset], {}
-    gigabytes = vram_gb if vram_gb is not None else chosen.vram_gb
-    canonical, reasons["spacing"] = _target_spacing(fingerprint, spacing)
-    axes = _axes(canonical)
-    reasons["axes"] = (
-        f"the coarsest axis, {_CANONICAL_NAMES[axes[0]]} with {canonical[axes[0]]:.4g} mm, comes first"
-        if max(canonical) > min(canonical)
-        else "isotropic: axial slices first"
-    )
-    target = tuple(float(canonical[axis]) for axis in axes)
-    shapes = np.array([resampled_shape(case.cropped_shape, case.spacing, canonical) for case in fingerprint.cases])
-    median = np.median(shapes, axis=0)[list(axes)]
-    voxels = float(median.prod()) * len(shapes)
-    if patch_size is None:
-        found, reasons["patch_size"] = _patch(target, median, len(labels), gigabytes)
-    else:
-        found = _deep_enough(target, [patch_size[axis] for axis in axes])
-        reasons["patch_size"] = (
-            f"as asked, {_by(patch_size)} (left-right, back-front, down-up), rounded up to multiples"
-        )
-    fits = topology.fit_batch(found, len(labels), voxels, gigabytes)
-    if batch_size is None:
-        reasons["batch_size"] = (
-            f"what {gigabytes:g} GB hold, at most {topology.MAX_SHARE:.0%} of the data set's "
-            f"{voxels / 1e6:.3g} million voxels, at least {topology.MIN_BATCH}"
-        )
-    else:
-        fits, reasons["batch_size"] = int(batch_size), "as asked"
-    schemes, masks, reasons["normalization"] = _normalization(channels, fingerprint)
-    widths = topology.feature_widths(len(found.strides), chosen.base_features, chosen.base_features * 10)
-    reasons["network"] = (
-        f"{len(found.strides)} stages: an axis is halved while it has {2 * topology.MIN_EDGE} voxels and is not "
-        f"coarser than the others; {chosen.why}"
-    )
-    network = {
-        **MODELS[model],
-        "spatial_dims": 3,
-        "in_channels": len(channels),
-        "num_classes": len(labels),
-        "features": list(widths),
-        "kernel_sizes": [list(kernel) for kernel in found.kernel_sizes],
-        "strides": [list(stride) for stride in found.strides],
-        "n_blocks": 2,
-        "patch_size": list(found.patch_size),
-        "deep_supervision": True,
-    }
-    kept = ("mean", "std", "percentile_00_5", "percentile_99_5")
-    return Plan(
-        dataset, list(channels), dict(labels), axes, target, found.patch_size, fits, schemes, masks,
-        [{key: getattr(channel, key) for key in kept} for channel in fingerprint.intensities],
-        network, tuple(round(float(side)) for side in median), fix_geometry, reasons,
-    )  # fmt: skip
-
-
-def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
-    """Voxels that a volume has at another spacing (mm)."""
-    return tuple(max(round(old / new * side), 1) for side, old, new in zip(shape, spacing, target))
+    if configurations is None:
+        return
+    if not configurations or len(set(configurations)) < len(configurations):
+        raise ValueError(f"configurations: expected distinct names, found {list(configurations)}")
+    for name in configurations:
+        if name not in CONFIGURATIONS:
+            raise ValueError(f"configurations: expected some of {', '.join(CONFIGURATIONS)}, found {name!r}")
+    if "3d_cascade_fullres" in configurations and "3d_lowres" not in configurations:
+        raise ValueError("configurations: 3d_cascade_fullres goes on from 3d_lowres; name both")
 
 
 def _target_spacing(fingerprint: Fingerprint, asked: Sequence[float] | None) -> tuple[np.ndarray, str]:

@@ -7,10 +7,12 @@ from scipy import ndimage
 
 from mamba_vision.volumes.fingerprint import nonzero_box
 from mamba_vision.volumes.orientation import Geometry, stored_axes, to_network
-from mamba_vision.volumes.planning import Plan, resampled_shape
+from mamba_vision.volumes.plan import Plan
+from mamba_vision.volumes.planning import resampled_shape
 from mamba_vision.volumes.resampling import coarse_axis, resample_image, resample_labels
 from mamba_vision.volumes.volume import Volume, VolumeError
 
+OUTSIDE = -1
 _LEAST_STD = 1e-8
 
 
@@ -20,7 +22,8 @@ class Case:
 
     Attributes:
         image: (C, *S) float32, S along the network axes.
-        label: (*S) int16 class numbers from 0, or None.
+        label: (*S) int16 class numbers from 0, plan.ignore_class where nobody annotated, and OUTSIDE where every
+            channel is 0 and the plan normalizes inside a mask (augmentation puts the 0 back there); or None.
         geometry: for volumes.restore.
     """
 
@@ -53,8 +56,9 @@ def preprocess(volume: Volume, plan: Plan, label: Volume | np.ndarray | None = N
     box = nonzero_box(turned)
     cropped = turned[(slice(None), *box)]
     spacing = tuple(volume.spacing[axis] for axis in order)
-    shape = resampled_shape(cropped.shape[1:], spacing, plan.spacing)
-    coarse = coarse_axis(spacing, plan.spacing)
+    target = plan.spacing_for(spacing)
+    shape = resampled_shape(cropped.shape[1:], spacing, target)
+    coarse = coarse_axis(spacing, target)
     mask = _nonzero_mask(cropped) if any(plan.use_mask) else None
     image = np.empty((len(cropped), *shape), dtype=np.float32)
     for index, channel in enumerate(cropped):
@@ -74,7 +78,11 @@ def preprocess(volume: Volume, plan: Plan, label: Volume | np.ndarray | None = N
         raise ValueError(f"label: expected the scan's shape {tuple(volume.shape)}, found {stored.shape}")
     classes = _to_classes(stored, plan, label.name if isinstance(label, Volume) else "label")
     classes = to_network(classes, order, flipped)[box]
-    return Case(image, resample_labels(np.ascontiguousarray(classes), shape, coarse), geometry)
+    resampled = resample_labels(np.ascontiguousarray(classes), shape, coarse)
+    if mask is not None:
+        outside = resample_labels(np.ascontiguousarray(~mask, dtype=np.int16), shape, coarse) > 0
+        resampled[outside & (resampled == 0)] = OUTSIDE
+    return Case(image, resampled, geometry)
 
 
 def normalize(channel: np.ndarray, plan: Plan, index: int, mask: np.ndarray | None = None) -> np.ndarray:
@@ -126,7 +134,7 @@ def _nonzero_mask(cropped: np.ndarray) -> np.ndarray:
 
 def _to_classes(labels: np.ndarray, plan: Plan, name: str) -> np.ndarray:
     """Values of the label file -> class numbers, int16."""
-    values = plan.label_values
+    values = np.array(plan.scheme.values)  # 'ignore' behind the classes
     low, high = int(labels.min()), int(labels.max())
     table = np.full(max(int(values[-1]), high, 0) + 1, -1, dtype=np.int16)
     table[values] = np.arange(len(values), dtype=np.int16)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from mamba_vision.volumes.orientation import Geometry, to_network
-from mamba_vision.volumes.planning import Plan
+from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.resampling import LINEAR, axis_matrix, axis_orders, coarse_axis, resample_slab
 
 Progress = Callable[[int, int], None]  # planes done, planes in all
@@ -20,7 +21,7 @@ Progress = Callable[[int, int], None]  # planes done, planes in all
 def restore_labels(
     logits: Any, geometry: Geometry, plan: Plan, max_memory: int = 2**30, progress: Progress | None = None
 ) -> np.ndarray:
-    """The most likely label of every voxel of the scan.
+    """The most likely label of every voxel of the scan; with regions, those above one half painted in their order.
 
     Args:
         logits: (K, *S) array, memory map or torch tensor on any device, S = geometry.resampled_shape.
@@ -41,6 +42,14 @@ def restore_labels(
     inside = _crop_of(result, geometry)
     matrices = _matrices(geometry, plan)
     for rows in _slabs(geometry, max_memory, arrays=4):
+        if plan.regions:
+            painted = np.zeros(inside[rows].shape, dtype=values.dtype)
+            for number, value in enumerate(plan.region_order):
+                painted[resample_slab(_reader(logits, number), matrices, rows) > 0] = value
+            inside[rows] = painted
+            if progress is not None:
+                progress(rows.stop, geometry.cropped_shape[0])
+            continue
         best = np.array(resample_slab(_reader(logits, 0), matrices, rows))  # a copy: it may be a view of the logits
         classes = np.zeros(best.shape, dtype=values.dtype)
         for number in range(1, plan.num_classes):
@@ -64,32 +73,36 @@ def restore_probabilities(
     progress: Progress | None = None,
     add: bool = False,
 ) -> np.ndarray:
-    """Softmax probabilities of every class at every voxel of the scan, (K, X, Y, Z).
+    """Probabilities at every voxel of the scan, (K, X, Y, Z): softmax of the classes, or sigmoid of each region.
 
     Args:
         out: where to write, e.g. a memory map, any float dtype; by default a new float32 array, which takes
             4 * K bytes a voxel.
         add: add to what `out` holds, for the mean of several models.
 
-    The others are those of restore_labels. Outside the crop background has probability 1.
+    The others are those of restore_labels. Outside the crop background has probability 1, and regions have 0.
     """
     _check(logits, geometry, plan, max_memory)
-    expected = (plan.num_classes, *geometry.shape)
+    expected = (plan.num_outputs, *geometry.shape)
     out = np.empty(expected, dtype=np.float32) if out is None else out
     if out.shape != expected or out.dtype.kind != "f":
         raise ValueError(f"out: expected a float array of shape {expected}, found {out.dtype} {out.shape}")
     inside = _crop_of(out, geometry)
+    background = 0 if plan.regions else 1
     if add:
-        out[0] += 1
-        inside[0] -= 1
+        out[0] += background
+        inside[0] -= background
     else:
-        out[0], out[1:] = 1, 0
+        out[0], out[1:] = background, 0
     matrices = _matrices(geometry, plan)
-    for rows in _slabs(geometry, max_memory, arrays=3 * plan.num_classes):
-        scores = np.stack([resample_slab(_reader(logits, k), matrices, rows) for k in range(plan.num_classes)])
-        scores -= scores.max(axis=0)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=0)
+    for rows in _slabs(geometry, max_memory, arrays=3 * plan.num_outputs):
+        scores = np.stack([resample_slab(_reader(logits, k), matrices, rows) for k in range(plan.num_outputs)])
+        if plan.regions:
+            scores = expit(scores, out=scores)
+        else:
+            scores -= scores.max(axis=0)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=0)
         if add:
             inside[:, rows] += scores
         else:
@@ -117,14 +130,19 @@ def labels_from_probabilities(
         part = probabilities[:, start : start + rows]
         if models > 1:
             part /= models
-        result[start : start + rows] = values[part.argmax(axis=0)]
+        if plan.regions:
+            result[start : start + rows] = 0
+            for probability, value in zip(part, plan.region_order):
+                result[start : start + rows][probability > 0.5] = value
+        else:
+            result[start : start + rows] = values[part.argmax(axis=0)]
         if progress is not None:
             progress(min(start + rows, sides[0]), sides[0])
     return result
 
 
 def _check(logits: Any, geometry: Geometry, plan: Plan, max_memory: int) -> None:
-    expected = (plan.num_classes, *geometry.resampled_shape)
+    expected = (plan.num_outputs, *geometry.resampled_shape)
     if tuple(logits.shape) != expected:
         raise ValueError(f"logits: expected shape {expected} (classes, resampled scan), found {tuple(logits.shape)}")
     if max_memory <= 0:

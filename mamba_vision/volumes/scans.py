@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mamba_vision.volumes.dicom import has_dicom, is_dicom_file
+from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
 from mamba_vision.volumes.reading import is_nifti
 from mamba_vision.volumes.volume import VolumeError, stem
 
@@ -43,11 +44,20 @@ class DatasetInfo:
         name: of the data set.
         channels: names in order, e.g. ['CT']; empty where nothing says so.
         labels: name -> value in the label files, background first; empty where nothing says so.
+        regions, region_order, ignore_label: as in LabelScheme.
     """
 
     name: str
     channels: list[str] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    region_order: list[int] = field(default_factory=list)
+    ignore_label: int | None = None
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The four last together."""
+        return LabelScheme(self.labels, self.regions, self.region_order, self.ignore_label)
 
 
 def find_scans(path: str | Path, subset: str = "train", series: str | None = None) -> list[ScanFiles]:
@@ -92,7 +102,7 @@ def read_dataset_info(path: str | Path) -> DatasetInfo:
     """What dataset.json in `path` says of channels and labels (nnU-Net v2's form, or the older one of the Decathlon).
 
     Raises:
-        VolumeError: no JSON, or labels that are no distinct whole numbers beginning with background 0.
+        VolumeError: no JSON, or labels that make no sense (see read_label_scheme).
     """
     path = Path(path)
     file = path / "dataset.json"
@@ -107,32 +117,27 @@ def read_dataset_info(path: str | Path) -> DatasetInfo:
     except (ValueError, KeyError, AttributeError, TypeError) as e:
         found = f"no usable description ({type(e).__name__}: {e})"
         raise VolumeError(file, found, "nnU-Net's dataset.json with channel_names and labels") from e
-    return DatasetInfo(str(content.get("name", name)), channels, checked_labels(labels, file))
+    scheme = read_label_scheme(labels, file, content.get("regions_class_order"))
+    return DatasetInfo(
+        str(content.get("name", name)),
+        channels,
+        scheme.labels,
+        scheme.regions,
+        scheme.region_order,
+        scheme.ignore_label,
+    )
 
 
 def checked_labels(labels: Mapping, source: str | Path) -> dict[str, int]:
-    """{name: value}, background (0) first, values ascending; accepts {"0": "background"} too.
+    """{name: value}, background (0) first, values ascending, of labels that exclude one another; see read_label_scheme.
 
     Raises:
-        VolumeError: values that are no distinct whole numbers, no background 0, no other label, regions or 'ignore'.
+        VolumeError: as read_label_scheme, and for regions and 'ignore', which a plain list of labels can't hold.
     """
-    if labels and all(str(key).isdigit() and isinstance(value, str) for key, value in labels.items()):
-        labels = {value: int(key) for key, value in labels.items()}
-    for name, value in labels.items():
-        if isinstance(value, (list, tuple)):
-            raise VolumeError(source, f"label {name!r} = {value} (a region)", "one value a label")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise VolumeError(source, f"label {name!r} = {value!r}", "a whole number of 0 or more")
-        if str(name).lower() == "ignore":
-            raise VolumeError(source, "a label 'ignore'", "labels that are all annotated")
-    ordered = dict(sorted(((str(name), value) for name, value in labels.items()), key=lambda item: item[1]))
-    if len(set(ordered.values())) != len(ordered):
-        raise VolumeError(source, f"two labels of one value in {ordered}", "a value of its own for each label")
-    if 0 not in ordered.values() or len(ordered) < 2:
-        raise VolumeError(source, f"labels {ordered}", "background = 0 and at least one more")
-    if max(ordered.values()) > 65535:
-        raise VolumeError(source, f"label value {max(ordered.values())}", "values up to 65535")
-    return ordered
+    scheme = read_label_scheme(labels, source)
+    if scheme.ignore_label is not None:
+        raise VolumeError(source, "a label 'ignore'", "labels that are all annotated")
+    return scheme.labels
 
 
 def _group(folder: Path) -> dict[str, tuple[Path, ...]]:

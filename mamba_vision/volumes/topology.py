@@ -12,12 +12,13 @@ import numpy as np
 
 MIN_EDGE = 4  # voxels: no axis is pooled below this
 ANISOTROPY = 3  # a spacing this many times another is coarse
-REFERENCE_ESTIMATE = 560e6  # feature-map elements at batch 1 ...
-REFERENCE_BATCH = 2  # ... that a batch of two ...
+REFERENCE_ESTIMATE = {2: 85e6, 3: 560e6}  # feature-map elements at batch 1, by the number of axes, ...
+REFERENCE_BATCH = {2: 12, 3: 2}  # ... that a batch of this many patches ...
 REFERENCE_GB = 8  # ... trains with in this much GPU memory
+MOST_FEATURES = {2: 512, 3: 320}  # of a stage
 MIN_BATCH = 2
 MAX_SHARE = 0.05  # of the data set's voxels that one batch may hold
-_ISOTROPIC_VOXELS = 256**3  # the patch that the search starts from
+_ISOTROPIC_VOXELS = {2: 2048**2, 3: 256**3}  # the patch that the search starts from
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def memory_estimate(topology: Topology, classes: int) -> int:
 
     Two convolutions a stage in encoder and decoder, one up-sampling a decoder stage, one set of logits.
     """
-    widths = feature_widths(len(topology.strides))
+    widths = feature_widths(len(topology.strides), most=MOST_FEATURES[len(topology.patch_size)])
     size, voxels = np.array(topology.patch_size), []
     for stride in topology.strides:
         size = size // np.array(stride)
@@ -89,15 +90,16 @@ def fit_patch(
 ) -> Topology:
     """The largest patch, in the shape of the data, whose network trains with a batch of two in `vram_gb`.
 
-    Starts from a cube in millimetres of 256^3 voxels, cut to the median shape. While it is too large, the axis that
-    is longest in proportion to the median shape gives up one multiple of its divisor; the divisor is that of the
-    smaller patch, so that 224 follows 256 and is not skipped.
+    Starts from a cube in millimetres of 256^3 voxels (a square of 2048^2 pixels), cut to the median shape. While it is
+    too large, the axis that is longest in proportion to the median shape gives up one multiple of its divisor; the
+    divisor is that of the smaller patch, so that 224 follows 256 and is not skipped.
     """
     inverse = 1 / np.asarray(spacing, dtype=np.float64)
-    cube = np.array([round(side) for side in inverse * (_ISOTROPIC_VOXELS / inverse.prod()) ** (1 / 3)])
+    dims = len(inverse)
+    cube = np.array([round(side) for side in inverse * (_ISOTROPIC_VOXELS[dims] / inverse.prod()) ** (1 / dims)])
     topology = make_topology(spacing, np.minimum(cube, median_shape))
-    allowed = REFERENCE_ESTIMATE * vram_gb / REFERENCE_GB
-    while memory_estimate(topology, classes) > allowed:
+    allowed = REFERENCE_ESTIMATE[dims] * vram_gb / REFERENCE_GB
+    while memory_estimate(topology, classes) / REFERENCE_BATCH[dims] * MIN_BATCH > allowed:
         patch, divisor = np.array(topology.patch_size), topology.divisor
         axis = int(np.argsort(patch / np.asarray(median_shape, dtype=np.float64))[-1])
         smaller = patch.copy()
@@ -113,7 +115,8 @@ def fit_patch(
 
 def fit_batch(topology: Topology, classes: int, dataset_voxels: float, vram_gb: float = REFERENCE_GB) -> int:
     """Patches a batch: what `vram_gb` holds, at most MAX_SHARE of the data set's voxels, at least MIN_BATCH."""
-    allowed = REFERENCE_ESTIMATE * vram_gb / REFERENCE_GB
-    fits = round(allowed / memory_estimate(topology, classes) * REFERENCE_BATCH)
+    dims = len(topology.patch_size)
+    allowed = REFERENCE_ESTIMATE[dims] * vram_gb / REFERENCE_GB
+    fits = round(allowed / memory_estimate(topology, classes) * REFERENCE_BATCH[dims])
     share = round(dataset_voxels * MAX_SHARE / math.prod(topology.patch_size))
     return max(min(fits, share), MIN_BATCH)

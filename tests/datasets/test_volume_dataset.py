@@ -135,7 +135,7 @@ def test_labels_beyond_the_classes_are_reported_unless_ignored(work):
         ({"fold": "none"}, "'all'"),
         ({"split": "test"}, "'train' or 'val'"),
         ({"splits": "missing.json"}, "does not exist"),
-        ({"patch_size": (8, 8)}, "axes"),
+        ({"patch_size": (8,)}, "axes"),
     ],
 )
 def test_bad_arguments(work, options, message):

@@ -142,7 +142,7 @@ def test_presets_and_schemes():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"model": "unet"}, "model: expected one of umamba_bot, umamba_enc, found 'unet'"),
+        ({"model": "unet"}, "model: expected one of umamba_bot, umamba_enc, segmamba, .*, found 'unet'"),
         ({"preset": "slow"}, "preset: expected one of fast, default, best, found 'slow'"),
         ({"spacing": (1, 1)}, "spacing: expected three positive numbers"),
         ({"patch_size": (1, 1, 0)}, "patch_size: expected three positive numbers"),

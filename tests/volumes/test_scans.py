@@ -91,10 +91,10 @@ def test_the_decathlons_dataset_json(tmp_path):
         ({"background": 0, "a": 1, "b": 1}, "two labels of one value"),
         ({"a": 1, "b": 2}, r"expected background = 0"),
         ({"background": 0}, "at least one more"),
-        ({"background": 0, "whole": [1, 2]}, "a region"),
+        ({"background": 0, "whole": [1, 2]}, "regions_class_order"),
         ({"background": 0, "a": "one"}, "a whole number"),
         ({"background": 0, "a": -1}, "a whole number"),
-        ({"background": 0, "a": 1, "ignore": 2}, "'ignore'"),
+        ({"background": 0, "a": 3, "ignore": 2}, "the highest value"),
         ({"background": 0, "a": 70000}, "values up to 65535"),
     ],
 )

@@ -1,3 +1,4 @@
+from mamba_vision.models.networks.baselines import MonaiUNet, PlainUNet
 from mamba_vision.models.networks.fusionmamba import FusionMamba
 from mamba_vision.models.networks.lightm_unet import LightMUNet
 from mamba_vision.models.networks.mambadfuse import MambaDFuse
@@ -16,6 +17,8 @@ __all__ = [
     "MambaIR",
     "MambaIRUNet",
     "MambaIRv2",
+    "MonaiUNet",
+    "PlainUNet",
     "ProMamba",
     "SegMamba",
     "UMamba",

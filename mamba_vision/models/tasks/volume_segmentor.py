@@ -23,7 +23,7 @@ Inferer = Callable[[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]], torch
 
 @MODELS.register_module()
 class VolumeSegmentor(BaseModel):
-    """Exclusive classes of every voxel.
+    """Classes of every voxel: exclusive ones, or regions that overlap and paint one class each.
 
     Args:
         network: config (or module) that maps (B, C, *S) to logits (B, K, *S), or to a list of them, finest first.
@@ -34,6 +34,10 @@ class VolumeSegmentor(BaseModel):
         plan: how scans were prepared for this network: the dict, or the JSON file that tools/plan.py wrote. It goes
             into every checkpoint, because weights without it are of no use on new scans; its `patch_size` is then the
             inferer's `roi_size`, which is what was trained, also where a configuration was edited after planning.
+        slicewise: the network has one axis less than the volumes and sees their slices along the first axis; windows
+            are then one slice thick. `mirror_axes` count the volume's axes.
+        paints: the class that each output (a region) paints where its logit is positive, one over the other; None:
+            classes exclude one another, and the highest logit wins.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class VolumeSegmentor(BaseModel):
         plan: Mapping[str, Any] | str | Path | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
+        slicewise: bool = False,
+        paints: Sequence[int] | None = None,
     ) -> None:
         preprocessor = data_preprocessor or {"type": "mamba_vision.VolumePreprocessor"}
         super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
@@ -52,6 +58,8 @@ class VolumeSegmentor(BaseModel):
         self.loss = MODELS.build(loss) if isinstance(loss, Mapping) else loss
         self.inferer = _build_inferer(inferer)
         self.mirror_axes = tuple(int(axis) for axis in mirror_axes)
+        self.slicewise = slicewise
+        self.paints = None if paints is None else tuple(int(number) for number in paints)
         self.plan = _read_plan(plan)
         if self.plan and isinstance(inferer, Mapping) and "roi_size" in inferer:
             self.plan["patch_size"] = [int(side) for side in inferer["roi_size"]]
@@ -83,11 +91,20 @@ class VolumeSegmentor(BaseModel):
 
     @torch.no_grad()
     def _predict(self, inputs: torch.Tensor, data_samples: list[VolumeDataSample] | None) -> list[VolumeDataSample]:
-        labels = self.predict_logits(inputs).argmax(1).to(torch.int16)
+        labels = self.classes_of(self.predict_logits(inputs))
         samples = data_samples or [VolumeDataSample() for _ in labels]
         for sample, label in zip(samples, labels):
             sample.pred_label = label
         return samples
+
+    def classes_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """Class numbers (B, *S) int16 of logits (B, K, *S)."""
+        if self.paints is None:
+            return logits.argmax(1).to(torch.int16)
+        painted = torch.zeros_like(logits[:, 0], dtype=torch.int16)
+        for region, number in enumerate(self.paints):
+            painted[logits[:, region] > 0] = number
+        return painted
 
     def predict_logits(
         self, inputs: torch.Tensor, inferer: Inferer | None = None, mirror_axes: Sequence[int] | None = None
@@ -101,13 +118,17 @@ class VolumeSegmentor(BaseModel):
         flips = [flip for n in range(len(axes) + 1) for flip in combinations([axis + 2 for axis in axes], n)]
 
         def mirrored(windows: torch.Tensor) -> torch.Tensor:
-            total = self.network(windows)
+            total = self._on_windows(windows)
             for flip in flips[1:]:
-                total = total + self.network(windows.flip(flip)).flip(flip)
+                total = total + self._on_windows(windows.flip(flip)).flip(flip)
             return total / len(flips) if len(flips) > 1 else total
 
         with self._finest_only():
             return mirrored(inputs) if inferer is None else inferer(inputs, mirrored)
+
+    def _on_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        """The network on windows (B, C, *S); those of one slice without their first axis, if it works on slices."""
+        return self.network(windows.squeeze(2)).unsqueeze(2) if self.slicewise else self.network(windows)
 
     @contextmanager
     def _finest_only(self) -> Iterator[None]:

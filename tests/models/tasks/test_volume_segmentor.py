@@ -126,3 +126,25 @@ def test_a_sample_holds_volumes_and_moves(model):
     one = sample()
     assert one.to("cpu").gt_label.shape == (8, 8, 8)
     assert "case" in one.metainfo_keys()
+
+
+def test_regions_paint_their_classes():
+    model = VolumeSegmentor(nn.Conv3d(1, 2, 1), paints=(2, 1))
+    logits = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1]]).reshape(1, 2, 4, 1, 1)
+    assert model.classes_of(logits).flatten().tolist() == [0, 2, 1, 1]
+    assert model.classes_of(logits).dtype == torch.int16
+
+
+def test_a_network_of_slices_predicts_volumes():
+    """Slice by slice, by windows in the plane, mirrored in the plane."""
+    torch.manual_seed(0)
+    network = nn.Conv2d(1, 3, 3, padding=1)
+    window = {"type": "SlidingWindowInferer", "roi_size": (1, 8, 8), "sw_batch_size": 4}
+    model = VolumeSegmentor(network, slicewise=True, inferer=window, mirror_axes=(2,))
+    volume = torch.randn(1, 1, 5, 8, 8)
+    with torch.no_grad():
+        slices = volume[0].transpose(0, 1)
+        expected = (network(slices) + network(slices.flip(3)).flip(3)) / 2
+        found = model.predict_logits(volume)
+        assert model(torch.randn(2, 1, 8, 8)).shape == (2, 3, 8, 8)
+    assert torch.allclose(found, expected.transpose(0, 1)[None], atol=1e-6)
