@@ -71,6 +71,29 @@ def softplus(p, e, PRECISE: tl.constexpr):
 
 
 @triton.jit
+def softplus_log2(q, PRECISE: tl.constexpr):
+    """log2(1 + 2 ** q), that is softplus(q ln 2) / ln 2; q itself above 29. For half-precision inputs the series for
+    small results ends early: its error of 2e-5 is that of lg2 there."""
+    e = ex2(q)
+    if PRECISE:
+        return softplus(q * LN2, e, True) * LOG2E
+    else:
+        small = e * (1.4426950408889634 - 0.7213475204444817 * e)
+        return tl.where(q > 29.0, q, tl.where(e < 0.0078125, small, lg2(1.0 + e)))
+
+
+@triton.jit
+def widen(x, V: tl.constexpr):
+    """To float32; bfloat16 that lies in pairs (V even) by a shift and a mask each pair."""
+    if PTX and V % 2 == 0 and x.dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], dtype=tl.int32, is_pure=True, pack=2
+        ).to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
 def pick(x, i, rows):
     """Row i (a constant) of axis 0, which lies in registers: folds to a register name.
 

@@ -4,7 +4,9 @@ import torch
 
 from mamba_vision.kernels.causal_conv1d import portable
 from mamba_vision.kernels.causal_conv1d import triton_kernels as kernels
-from mamba_vision.kernels.triton_common import cdiv
+from mamba_vision.kernels.causal_conv1d import triton_rows as rows
+from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
+from mamba_vision.kernels.triton_launcher import launch
 from mamba_vision.kernels.triton_notice import announce_compilation
 
 
@@ -46,9 +48,22 @@ def launch_forward(x, weight, bias, initial, seq, y, silu: bool, order=None) -> 
     """Fill y (b, k, step, c) from x (b, k, row, c); weight (k c, width), bias (k c)."""
     announce_compilation()
     batch, K, length, channels = y.shape
+    width = weight.shape[1]
+    if V := _vector(width, initial, seq, x, y):
+        nc, runs, steps = _runs(batch * K, length, channels, V, width)
+        launch(
+            rows.rows_forward, nc * runs * batch * K,
+            x, weight.contiguous(), x if bias is None else bias, y, x if order is None else order,
+            length, channels // V, nc, runs, steps, _order_stride(order, K, length), *_strides(V, x, y),
+            x.stride(2), y.stride(2),
+            K=K, WIDTH=width, WP=power_of_two(width), T=_tile(width), BC=32 * V, V=V, SILU=silu,
+            HAS_BIAS=bias is not None, ORDER=order is not None, num_warps=1, num_stages=1, **capped(None),
+        )  # fmt: skip
+        return
     BT, BC = _block(x)
     nc, nt = cdiv(channels, BC), cdiv(length, BT)
-    kernels.conv_forward[(nc * nt * batch * K,)](
+    launch(
+        kernels.conv_forward, nc * nt * batch * K,
         x, weight, x if bias is None else bias, x if initial is None else initial, x if seq is None else seq, y,
         x if order is None else order, length, channels, nc, nt, _order_stride(order, K, length),
         *x.stride(), *y.stride(), *weight.stride(), *((0, 0, 0) if initial is None else initial.stride()),
@@ -62,6 +77,18 @@ def launch_backward(grad, x, weight, bias, initial, seq, dx, dinitial, silu: boo
     """Fill dx (b, k, step, c) and dinitial; return the gradients of weight and bias."""
     batch, K, length, channels = grad.shape
     width = weight.shape[1]
+    if V := _vector(width, initial, seq, grad, x, dx):
+        nc, runs, steps = _runs(batch * K, length, channels, V, width)
+        partial = torch.empty(batch, K, runs, width + 1, channels, device=x.device, dtype=torch.float32)
+        launch(
+            rows.rows_backward, nc * runs * batch * K,
+            grad, x, weight.contiguous(), x if bias is None else bias, dx, partial, x if order is None else order,
+            length, channels // V, nc, runs, steps, _order_stride(order, K, length), *_strides(V, grad, x, dx),
+            grad.stride(2), x.stride(2), dx.stride(2),
+            K=K, WIDTH=width, WP=power_of_two(width), T=_tile(width), BC=32 * V, V=V, SILU=silu,
+            HAS_BIAS=bias is not None, ORDER=order is not None, num_warps=1, num_stages=1, **capped(None),
+        )  # fmt: skip
+        return _weight_gradients(partial, weight, bias)
     BT, BC = _block(dx)
     first = 0 if initial is None else 1 - width
     nc, nt = cdiv(channels, BC), cdiv(length, BT)
@@ -69,7 +96,8 @@ def launch_backward(grad, x, weight, bias, initial, seq, dx, dinitial, silu: boo
     c_bar = torch.empty_like(dx, dtype=torch.float32) if silu else grad
     state_strides = (0, 0, 0) if initial is None else dinitial.stride()
     seq_strides = (0, 0) if seq is None else seq.stride()
-    kernels.conv_backward_weights[(nc * nt * batch * K,)](
+    launch(
+        kernels.conv_backward_weights, nc * nt * batch * K,
         grad, x, weight, x if bias is None else bias, x if initial is None else initial, x if seq is None else seq,
         c_bar, partial, x if order is None else order, length, channels, nc, nt, _order_stride(order, K, length),
         *grad.stride(), *x.stride(), *c_bar.stride(), *weight.stride(), *state_strides, *seq_strides,
@@ -77,14 +105,53 @@ def launch_backward(grad, x, weight, bias, initial, seq, dx, dinitial, silu: boo
         HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, ORDER=order is not None, num_warps=4,
     )  # fmt: skip
     nt = cdiv(length - first, BT)
-    kernels.conv_backward_input[(nc * nt * batch * K,)](
+    launch(
+        kernels.conv_backward_input, nc * nt * batch * K,
         c_bar, weight, x if seq is None else seq, dx, x if dinitial is None else dinitial, first, length, channels,
         nc, nt, *c_bar.stride(), *dx.stride(), *weight.stride(), *state_strides, *seq_strides,
         K=K, WIDTH=width, BT=BT, BC=BC, HAS_INITIAL=initial is not None, HAS_SEQ=seq is not None, num_warps=4,
     )  # fmt: skip
+    return _weight_gradients(partial, weight, bias)
+
+
+def _weight_gradients(partial: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
+    """Gradients of weight and bias from sums (batch, K, runs, width + 1, channels)."""
+    width = weight.shape[1]
     sums = partial.sum((0, 2))  # (K, width + 1, channels)
     dweight = sums[:, :width].transpose(1, 2).reshape(weight.shape).clone()  # outputs may not share memory
     return dweight, None if bias is None else sums[:, width].reshape(bias.shape).clone()
+
+
+def _tile(width: int) -> int:
+    return 4 if width <= 5 else 8
+
+
+def _vector(width: int, initial, seq, *tensors: torch.Tensor) -> int:
+    """Channels a thread of the kernels for whole rows; 0 where these do not serve."""
+    if width > 9 or initial is not None or seq is not None:
+        return 0
+    if any(t.stride(3) != 1 and t.shape[3] > 1 for t in tensors):
+        return 0
+    channels = tensors[0].shape[3]
+    # a thread's work for V channels grows a little slower than V; lanes behind the last channel are idle
+    for V in sorted((4, 2, 1), key=lambda V: cdiv(channels, 32 * V) * (V + 1.5)):
+        numbers = [channels, *(t.stride(i) for t in tensors for i in range(3) if t.shape[i] > 1)]
+        if V == 1 or (not any(n % V for n in numbers) and not any(t.data_ptr() % 16 for t in tensors)):
+            return V
+    return 1
+
+
+def _runs(rows: int, length: int, channels: int, V: int, width: int) -> tuple[int, int, int]:
+    """Tiles of channels, runs, and steps a run, so that the GPU is full."""
+    nc, T = cdiv(channels, 32 * V), _tile(width)
+    runs = max(1, min(cdiv(length, 32), round(2112 / (rows * nc))))
+    steps = cdiv(cdiv(length, runs), T) * T
+    return nc, cdiv(length, steps), steps
+
+
+def _strides(V: int, *tensors: torch.Tensor) -> list[int]:
+    """Strides of b and k, divided by V."""
+    return [0 if t.shape[i] == 1 else t.stride(i) // V for t in tensors for i in range(2)]
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import torch
 
 from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d import causal_conv1d
+from mamba_vision.kernels.causal_conv1d.op import ACTIVATIONS
 from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
 from mamba_vision.kernels.ordered_scan.exported import ordered_scan_exported
@@ -79,7 +80,8 @@ def ordered_scan(
     if backend == "reference":
         with without_autocast(x):
             return ordered_scan_reference(*inputs, *options, scan=selective_scan, conv=causal_conv1d)
-    keep = keeps_for_backward(*inputs)
+    # Triton's backward of a gated scan runs the forward anew, as it needs the ungated output too
+    keep = keeps_for_backward(*inputs) and not (backend == "triton" and z is not None)
     return torch.ops.mamba_vision.ordered_scan(*inputs, *options, keep, backend)[0]
 
 
@@ -90,30 +92,24 @@ def ordered_conv1d(
     bias: torch.Tensor | None = None,
     activation: str | None = "silu",
 ) -> torch.Tensor:
-    """The causal convolution along K orders that `ordered_scan(conv=...)` applies, for what is projected from it.
+    """The public function of this name (see convolution.py) as a convolution of reordered copies."""
+    check_convolution(x, order, weight, bias, activation)
+    K, channels = order.shape[-2], x.shape[2]
+    bias = None if bias is None else bias.flatten()
+    out = causal_conv1d(channels_first(take(x, order)), weight.flatten(0, 1), bias, activation)
+    return out.transpose(1, 2).unflatten(2, (K, channels)).transpose(1, 2)
 
-    Args:
-        x: (batch, tokens, channels).
-        order: (K, L) or (batch, K, L) as in `ordered_scan`.
-        weight: (K, channels, width).
-        bias: (K, channels).
-        activation: None, "silu" or "swish".
 
-    Returns:
-        (batch, K, L, channels), one row a step; a view, in memory (batch, L, K, channels).
-
-    Raises:
-        ValueError: for shapes, dtypes or options that do not go together.
-    """
+def check_convolution(x, order, weight, bias, activation) -> None:
+    """Raise ValueError unless the arguments of `ordered_conv1d` go together."""
     _check_order(x, order)
     K, channels = order.shape[-2], x.shape[2]
     if weight.dim() != 3 or tuple(weight.shape[:2]) != (K, channels):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected ({K}, {channels}, width) for x and order")
     if bias is not None:
         check_shape("bias", bias, (K, channels), "(K, channels) of order and x")
-    bias = None if bias is None else bias.flatten()
-    out = causal_conv1d(channels_first(take(x, order)), weight.flatten(0, 1), bias, activation)
-    return out.transpose(1, 2).unflatten(2, (K, channels)).transpose(1, 2)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}, expected one of {', '.join(map(repr, ACTIVATIONS))}")
 
 
 def _check_order(x, order) -> None:

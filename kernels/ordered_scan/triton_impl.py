@@ -167,7 +167,7 @@ def _backward_slice(
         merge(ddelta, visits, _by_order(ddt, True))
     dconv = dconv_bias = None
     if conv_weight is not None:
-        source = x[:, None].expand(-1, K, -1, -1)
+        source = _copies(x, K)
         taps = torch.empty_like(du)
         dconv, dconv_bias = conv.launch_backward(
             du, source, conv_weight, conv_bias, None, None, taps, None, True, visits.order
@@ -177,12 +177,46 @@ def _backward_slice(
     return [dweight, dA, dD, dbias, dconv, dconv_bias]
 
 
+def convolve(x, order, weight, bias, silu: bool) -> torch.Tensor:
+    """ordered_conv1d forward: (K, batch, L, channels) from x (batch, tokens, channels)."""
+    out = x.new_empty(order.shape[-2], x.shape[0], order.shape[-1], x.shape[2])
+    if out.numel():
+        with torch.cuda.device_of(x):
+            weight, bias = _flat(weight, bias)
+            conv.launch_forward(
+                _copies(x, out.shape[0]), weight, bias, None, None, out.transpose(0, 1), silu,
+                visits_of(order, x.shape[1]).order,
+            )  # fmt: skip
+    return out
+
+
+def convolve_backward(grad_out, x, order, weight, bias, silu: bool):
+    """Gradients of x, weight and bias."""
+    if not grad_out.numel():
+        return tuple(None if t is None else torch.zeros_like(t) for t in (x, weight, bias))
+    dx = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        visits = visits_of(order, x.shape[1])
+        taps = torch.empty_like(grad_out, dtype=x.dtype).transpose(0, 1)
+        dweight, dbias = conv.launch_backward(
+            grad_out.transpose(0, 1), _copies(x, grad_out.shape[0]), *_flat(weight, bias), None, None, taps, None, silu,
+            visits.order,
+        )  # fmt: skip
+        merge(taps, visits, dx)
+    return dx, dweight.view(weight.shape), None if bias is None else dbias.view(bias.shape)
+
+
+def _copies(x: torch.Tensor, K: int) -> torch.Tensor:
+    """(batch, tokens, channels) as the input of each of K orders, (batch, K, tokens, channels); a view."""
+    return x[:, None].expand(-1, K, -1, -1)
+
+
 def _operands(
     x, visits: Visits, dt, dt_weight, A, B, C, D, dt_bias, conv_weight, conv_bias, token_rows, delta_softplus
 ) -> tuple[Operands, torch.Tensor | None]:
     """The scan's operands, and the low-rank step sizes as (K, batch rows, rank, padded)."""
     K, length = visits.order.shape[1:]
-    u = x[:, None].expand(-1, K, -1, -1)
+    u = _copies(x, K)
     if conv_weight is not None:
         filtered = x.new_empty(x.shape[0], K, length, x.shape[2])
         conv.launch_forward(u, conv_weight, conv_bias, None, None, filtered, True, visits.order)

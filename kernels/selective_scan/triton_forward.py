@@ -12,7 +12,17 @@ constants, so that a tile's rows cost no address arithmetic.
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.triton_common import LOG2E, ex2, pick, prefetch, sigmoid, softplus
+from mamba_vision.kernels.triton_common import (
+    LN2,
+    LOG2E,
+    ex2,
+    pick,
+    prefetch,
+    sigmoid,
+    softplus,
+    softplus_log2,
+    widen,
+)
 
 
 @triton.jit
@@ -123,6 +133,22 @@ def step_sizes(d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr,
         return s
     else:
         return tl.where(inside, s, 0.0)
+
+
+@triton.jit
+def log2_step_sizes(
+    d, bias_c, inside, SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, FULL: tl.constexpr, V: tl.constexpr
+):  # fmt: skip
+    """Step sizes times log2(e), `bias_c` times log2(e) already; zero beyond the end."""
+    if PRECISE:
+        s = step_sizes(d, bias_c * LN2, inside, SOFTPLUS, True, FULL) * LOG2E
+    else:
+        s = widen(d, V) * LOG2E + bias_c
+        if SOFTPLUS:
+            s = softplus_log2(s, False)
+        if not FULL:
+            s = tl.where(inside, s, 0.0)
+    return s
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from mamba_vision.kernels.selective_scan import triton_forward as fw
 from mamba_vision.kernels.selective_scan import triton_one_state as one_state
 from mamba_vision.kernels.selective_scan import triton_tuning as tuning
 from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
+from mamba_vision.kernels.triton_launcher import launch
 from mamba_vision.kernels.triton_notice import announce_compilation
 
 TILE = 8  # steps between the states kept for backward
@@ -97,7 +98,8 @@ def scan_forward(
         rows_of_B, rows_of_C, padded = _as_columns(op)
         BC = choice.BC if V == choice.V else 32
         nc = cdiv(op.channels, BC)
-        one_state.scan_one_state[(nc * bk,)](
+        launch(
+            one_state.scan_one_state, nc * bk,
             u, op.delta, rows_of_B, rows_of_C, op.A, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
             op.length, op.channels // V, 1, nc, op.tiles, op.order_stride(), op.A.stride(0),
             op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2], *_strides(V, u,
@@ -116,8 +118,9 @@ def scan_forward(
     n_chunks = cdiv(op.length, chunk)
     nc = cdiv(op.channels, BC)
 
-    def launch(phase: int, entering, ends, decays):
-        fw.scan_states[(nc * n_chunks * bk,)](
+    def scan(phase: int, entering, ends, decays):
+        launch(
+            fw.scan_states, nc * n_chunks * bk,
             u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y),
@@ -130,14 +133,14 @@ def scan_forward(
         )  # fmt: skip
 
     if n_chunks == 1:
-        launch(0, u, u, u)
+        scan(0, u, u, u)
         return saved
     ends = op.empty(bk, n_chunks, op.NP, op.channels)
     decays = op.empty(bk, n_chunks, op.channels)
     entering = torch.empty_like(ends)
-    launch(1, u, ends, decays)
+    scan(1, u, ends, decays)
     _carry(op, ends, decays, At, op.initial, entering, n_chunks, False)
-    launch(2, entering, u, u)
+    scan(2, entering, u, u)
     return saved
 
 
@@ -170,7 +173,8 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
         rows_of_B, rows_of_C, padded = _as_columns(op)
         sums = op.empty(bk, 1, R, op.channels)
         partial = op.empty(nc, bk, 2, op.padded)
-        one_state.backward_one_state[(nc * bk,)](
+        launch(
+            one_state.backward_one_state, nc * bk,
             u, op.delta, rows_of_B, rows_of_C, op.A, op.B, op.C, D, bias, z, grad,
             u if grad_last is None else grad_last, saved,
             du, ddelta, dz_or, sums, partial, u if dinitial is None else dinitial, order,
@@ -201,7 +205,8 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             if grad_last is not None:
                 adjoint[:, 0, : op.N].copy_(grad_last.reshape(bk, op.channels, op.N).transpose(1, 2))
         partial = op.empty(nc, bk, 2 * op.NP, op.padded)
-        bw.backward_states[(nc * n_chunks * bk,)](
+        launch(
+            bw.backward_states, nc * n_chunks * bk,
             u, op.delta, cols, At, op.B, op.C, D, bias, z, grad, saved, adjoint,
             du, ddelta, dz_or, sums, partial, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, bk, op.order_stride(),
@@ -231,7 +236,8 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
     ends = op.empty(bk, n_chunks, op.NP, op.channels)
     decays = op.empty(bk, n_chunks, op.channels)
     entering = torch.empty_like(ends)
-    bw.adjoint_of_chunks[(nc * n_chunks * bk,)](
+    launch(
+        bw.adjoint_of_chunks, nc * n_chunks * bk,
         op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
         op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks,
         op.order_stride(),
@@ -246,7 +252,8 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
 
 def _carry(op: Operands, ends, decays, At, first, entering, n_chunks: int, reverse: bool) -> None:
     nc = cdiv(op.channels, 32)
-    fw.carry[(nc * op.NP * op.batch * op.K,)](
+    launch(
+        fw.carry, nc * op.NP * op.batch * op.K,
         ends, decays, At, op.u if first is None else first, entering, op.channels, nc, n_chunks,
         K=op.K, N=op.N, NP=op.NP, BC=32, REVERSED=reverse, HAS_FIRST=first is not None, num_warps=1, num_stages=1,
     )  # fmt: skip
@@ -262,7 +269,8 @@ def _pack(op: Operands, rows: bool, only_C: bool = False) -> tuple[torch.Tensor,
     B = op.u if op.const_B else op.B
     C = op.u if op.const_C else op.C
     n_tiles = op.padded // 64 if variable else 0
-    fw.pack[(n_tiles * bk + op.K * cdiv(op.channels, 128),)](
+    launch(
+        fw.pack, n_tiles * bk + op.K * cdiv(op.channels, 128),
         op.A, B, C, At, packed, packed, op.u if order is None else order,
         op.length, op.padded, op.channels, op.order_stride(), *op.A.stride(), *B.stride(), *C.stride(), n_tiles, bk,
         K=op.K, N=op.N, NP=op.NP, BT=64, HAS_B=not op.const_B and not only_C, HAS_C=not op.const_C,
@@ -299,7 +307,8 @@ def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunk
     ctiles = cdiv(op.channels, 32)
     u = op.u
     none = (0, 0, 0, 0)
-    bw.finish[(n_tiles * bk + op.K * R * ctiles,)](
+    launch(
+        bw.finish, n_tiles * bk + op.K * R * ctiles,
         partial, sums, u if op.const_B else dB, u if op.const_C else dC, dA, u if dD is None else dD,
         u if dbias is None else dbias, dB if op.const_B else u, dC if op.const_C else u,
         u if op.order is None else op.order,

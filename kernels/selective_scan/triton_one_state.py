@@ -12,6 +12,7 @@ import triton.language as tl
 from mamba_vision.kernels.selective_scan.triton_forward import (
     across,
     fetch,
+    log2_step_sizes,
     put,
     row_numbers,
     row_pointers,
@@ -28,6 +29,7 @@ from mamba_vision.kernels.triton_common import (
     rcp,
     sigmoid,
     summed_row,
+    widen,
 )  # fmt: skip
 
 
@@ -118,12 +120,13 @@ def scan_one_state(
     own = b * K * channels + kc
     bias_c = tl.zeros([W * BC], tl.float32)
     if HAS_BIAS:
-        bias_c = tl.load(bias + kc, mask=mc, other=0.0)
+        bias_c = tl.load(bias + kc, mask=mc, other=0.0) * LOG2E
     if HAS_D:
         D_c = tl.load(D + kc, mask=mc, other=0.0)
-    a_c = tl.load(A + kc * a_c, mask=mc, other=0.0) * LOG2E
+    a_c = tl.load(A + kc * a_c, mask=mc, other=0.0)
     if CONST_B:
-        B_t = tl.broadcast_to(tl.load(Bc + kc * bc_c, mask=mc, other=0.0).to(tl.float32)[None, :], [T, W * BC])
+        B_c = tl.load(Bc + kc * bc_c, mask=mc, other=0.0).to(tl.float32) * LN2
+        B_t = tl.broadcast_to(B_c[None, :], [T, W * BC])
     if CONST_C:
         C_t = tl.broadcast_to(tl.load(Cc + kc * cc_c, mask=mc, other=0.0).to(tl.float32)[None, :], [T, W * BC])
     if HAS_INITIAL:
@@ -182,16 +185,16 @@ def scan_one_state(
             p_far = row_numbers(order_p, t_far + T * W, t_far + T * W < length, ORDER, False)
         inside = t0 + ot_c + (w * T)[None, :] < length
         p_now = p
-        u_t = u_next.to(tl.float32)
+        u_t = widen(u_next, V)
         d_now = d_next
         if HAS_Z:
             z_t = fetch(row_pointers(z_p, p, now, ot_c, one, z_s, UNIT, False), inside & mc[None, :], ALL)
             z_t = z_t.to(tl.float32)
         if not CONST_B:
-            B_t = spread(B_next.to(tl.float32), T, W, BC)
+            B_t = spread(widen(B_next, 2) * LN2, T, W, BC)
             B_next = fetch(B_p + tl.minimum(now + T * W, last_run) + step, t0 + T * W + step < length, SAFE)
         if not CONST_C:
-            C_t = spread(C_next.to(tl.float32), T, W, BC)
+            C_t = spread(widen(C_next, 2), T, W, BC)
             C_next = fetch(C_p + tl.minimum(now + T * W, last_run) + step, t0 + T * W + step < length, SAFE)
         p = spread(p_next, T, W, BC)
         if FULL:  # behind the last tile, it is loaded again: cheaper than masks
@@ -206,7 +209,8 @@ def scan_one_state(
         d_next = fetch(row_pointers(d_p, p, ahead, ot_c, one, d_s, UNIT, D_TOKENS), m_p if D_TOKENS else m_s, ALL_D)
         p_next = row_numbers(order_p, later, later < length, ORDER, FULL)
 
-        s = step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL)
+        # step sizes in units of ln 2, which saves a product in softplus and one in the decay; B makes up for it
+        s = log2_step_sizes(d_now, bias_c[None, :], inside, SOFTPLUS, PRECISE, FULL, V)
         a = ex2(s * a_c[None, :])
         su = s * u_t
         h = carried

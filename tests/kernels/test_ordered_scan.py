@@ -133,14 +133,25 @@ def test_repeated_tokens_add_up_and_merge_none_keeps_orders_apart(backend):
     torch.testing.assert_close(apart.sum(1), op(**inputs))
 
 
-def test_ordered_convolution_is_what_the_scan_reads():
-    inputs = ordered_inputs(width=4, K=2)
-    taken = ordered_conv1d(inputs["x"], inputs["order"], inputs["conv_weight"], inputs["conv_bias"])
+@pytest.mark.parametrize("width", [1, 4, 7])
+def test_ordered_convolution_is_what_the_scan_reads(backend, width):
+    inputs = ordered_inputs(width=width, K=2)
+    names = ("x", "order", "conv_weight", "conv_bias")
+    given = [inputs[name].to(backend.device) for name in names]
+    given = [t.float() if t.is_floating_point() else t for t in given]
+    x, order, weight, bias = (t.requires_grad_() if t.is_floating_point() else t for t in given)
+    taken = ordered_conv1d(x, order, weight, bias)
     assert taken.shape == (2, 2, 11, 6)
-    for k in range(2):
-        u = inputs["x"][:, inputs["order"][k].long()].transpose(1, 2)
-        want = causal_conv1d(u, inputs["conv_weight"][k], inputs["conv_bias"][k], "silu")
-        torch.testing.assert_close(taken[:, k], want.transpose(1, 2))
+    want = []
+    with use_backend("reference"):
+        for k in range(2):
+            u = x[:, order[k].long()].transpose(1, 2)
+            want.append(causal_conv1d(u, weight[k], bias[k], "silu").transpose(1, 2))
+    want = torch.stack(want, 1)
+    torch.testing.assert_close(taken, want)
+    grad = torch.randn_like(want)
+    for got, exact in zip(*(torch.autograd.grad(t, (x, weight, bias), grad) for t in (taken, want))):
+        torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
