@@ -1,4 +1,6 @@
-from mamba_vision.datasets import restoration_transforms, transforms
+from mamba_vision.datasets import fusion_transforms, restoration_transforms, transforms
+from mamba_vision.datasets.fusion_pairs import FusionPairs
+from mamba_vision.datasets.fusion_sharpening import SharpeningDataset
 from mamba_vision.datasets.generation import ArrayPictures, LatentShards
 from mamba_vision.datasets.patch_sampler import Draw, PatchBatchSampler
 from mamba_vision.datasets.prepared_case import PreparedCase
@@ -10,6 +12,7 @@ from mamba_vision.datasets.volume_dataset import VolumeDataset
 __all__ = [
     "ArrayPictures",
     "Draw",
+    "FusionPairs",
     "LatentShards",
     "PatchBatchSampler",
     "PreparedCase",
@@ -17,8 +20,10 @@ __all__ = [
     "SIDDBlocks",
     "SamplePhotographs",
     "SceneDataset",
+    "SharpeningDataset",
     "SmallPictures",
     "VolumeDataset",
+    "fusion_transforms",
     "restoration_transforms",
     "transforms",
 ]

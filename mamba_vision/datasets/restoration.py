@@ -102,9 +102,9 @@ class RestorationDataset(BaseDataset):
             if not (0 <= height - self.scale * h < self.scale and 0 <= width - self.scale * w < self.scale):
                 differing.append(f"{path.name} {height} x {width} and {stored[name].name} {h} x {w}")
         if missing:
-            raise FileNotFoundError(f"{folder}: no degraded images {_some(missing)}, for images of {truths[0].parent}")
+            raise FileNotFoundError(f"{folder}: no degraded images {some(missing)}, for images of {truths[0].parent}")
         if differing:
-            raise ValueError(f"{folder}: sizes do not go together at scale {self.scale}: {_some(differing)}")
+            raise ValueError(f"{folder}: sizes do not go together at scale {self.scale}: {some(differing)}")
         return entries
 
 
@@ -227,5 +227,6 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first five names, and how many there are besides."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -113,11 +113,18 @@ class CropToMultiple(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomFlipTurn(BaseTransform):
-    """Flip left and right, flip up and down, transpose: each with probability one half, both images alike."""
+    """Flip left and right, flip up and down, transpose: each with probability one half, all images alike.
+
+    Args:
+        keys: names of the images; those that are missing are left out.
+    """
+
+    def __init__(self, keys: Sequence[str] = ("gt", "lq")) -> None:
+        self.keys = tuple(keys)
 
     def transform(self, results: dict) -> dict:
         flip, turn, swap = np.random.rand(3) < 0.5
-        for key in ("gt", "lq"):
+        for key in self.keys:
             if key in results:
                 image = results[key][:, ::-1] if flip else results[key]
                 image = image[::-1] if turn else image
@@ -222,11 +229,12 @@ class PackImagePair(BaseTransform):
         if gt.min() < 0 or gt.max() > 1:
             raise ValueError(f"{name}: found values from {gt.min():g} to {gt.max():g}, expected 0 to 1")
         gt = cut_to_pair(gt, lq, scale, name)
-        sample = RestorationDataSample(gt_image=_tensor(gt))
+        sample = RestorationDataSample(gt_image=to_tensor(gt))
         known = {"dataset": results["dataset"]} if "dataset" in results else {}
         sample.set_metainfo({"name": results.get("name", ""), "path": name, "scale": scale, **known})
-        return {"inputs": _tensor(lq), "data_samples": sample}
+        return {"inputs": to_tensor(lq), "data_samples": sample}
 
 
-def _tensor(image: np.ndarray) -> torch.Tensor:
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, C) to (C, H, W) float32."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))

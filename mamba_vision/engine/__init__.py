@@ -1,6 +1,7 @@
 from mamba_vision.engine.direction_history import DirectionHistory
 from mamba_vision.engine.hooks import (
     AtomicCheckpointHook,
+    ComparisonHook,
     DirectionSearchHook,
     FiniteLossHook,
     InterruptHook,
@@ -21,6 +22,7 @@ from mamba_vision.engine.sharded_strategy import ShardedStrategy
 
 __all__ = [
     "AtomicCheckpointHook",
+    "ComparisonHook",
     "CpuAmpOptimWrapper",
     "DirectionHistory",
     "DirectionSearchHook",

@@ -7,6 +7,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mamba_vision.evaluation.fusion_scores import SCORES, score_fusion
+from mamba_vision.evaluation.restoration_scores import psnr
 from mamba_vision.registry import METRICS
 
 
@@ -19,6 +20,7 @@ class FusionMetric(BaseMetric):
     Args:
         scores: some of 'EN', 'SD', 'SF', 'AG', 'MI', 'SCD', 'VIF', 'Qabf', 'SSIM'.
         quantize: round results to 256 levels, as saved images are.
+        truth: also 'PSNR' in dB, against the samples' `gt_image`: for pairs that were made of one image.
         prefix: in front of the names, e.g. 'MSRS'.
 
     Raises:
@@ -28,24 +30,25 @@ class FusionMetric(BaseMetric):
     default_prefix = ""  # the names are clear without one; None would warn
 
     def __init__(
-        self, scores: Sequence[str] = tuple(SCORES), quantize: bool = True, collect_device: str = "cpu",
-        prefix: str | None = None,
+        self, scores: Sequence[str] = tuple(SCORES), quantize: bool = True, truth: bool = False,
+        collect_device: str = "cpu", prefix: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(collect_device, prefix)
         if unknown := sorted(set(scores) - set(SCORES)):
             raise ValueError(f"scores: found {unknown}, expected some of {', '.join(SCORES)}")
-        self.scores, self.quantize = tuple(scores), quantize
+        self.scores, self.quantize, self.truth = tuple(scores), quantize, truth
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Score each sample: `pred_image`, `first_image`, `second_image`, (1, H, W) in [0, 1] each."""
         for sample in data_samples:
             fused, first, second = (_gray(sample, name) for name in ("pred_image", "first_image", "second_image"))
             fused = fused.round() if self.quantize else fused
-            self.results.append(score_fusion(fused.numpy(), first.numpy(), second.numpy(), self.scores))
+            found = score_fusion(fused.numpy(), first.numpy(), second.numpy(), self.scores)
+            self.results.append(found | ({"PSNR": psnr(fused, _gray(sample, "gt_image"))} if self.truth else {}))
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
         """Means over images."""
-        return {name: sum(result[name] for result in results) / len(results) for name in self.scores}
+        return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
 
 
 def _gray(sample: dict, name: str) -> Tensor:

@@ -50,6 +50,14 @@ def spatial_correlation(fused: Array, truth: Array) -> float:
     return float(np.sum(edges[0] * edges[1]) / norm) if norm > 0 else 1.0
 
 
+def band_correlation(fused: Array, truth: Array) -> float:
+    """CC: Pearson's correlation of every band, the mean over bands that vary; 1 where none does."""
+    fused, truth = (image - image.mean(axis=(1, 2), keepdims=True) for image in _pair(fused, truth))
+    norms = np.sqrt(np.sum(fused**2, axis=(1, 2)) * np.sum(truth**2, axis=(1, 2)))
+    varies = norms > 0
+    return float(np.mean(np.sum(fused * truth, axis=(1, 2))[varies] / norms[varies])) if varies.any() else 1.0
+
+
 def peak_ratio(fused: Array, truth: Array, peak: float) -> float:
     """PSNR in dB over all bands; infinite where the images are equal."""
     fused, truth = _pair(fused, truth)

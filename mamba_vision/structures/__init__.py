@@ -1,4 +1,5 @@
+from mamba_vision.structures.fusion_data_sample import FusionDataSample
 from mamba_vision.structures.restoration_data_sample import RestorationDataSample
 from mamba_vision.structures.volume_data_sample import VolumeDataSample
 
-__all__ = ["RestorationDataSample", "VolumeDataSample"]
+__all__ = ["FusionDataSample", "RestorationDataSample", "VolumeDataSample"]

@@ -93,6 +93,10 @@ def test_metric_is_the_mean_over_images() -> None:
     each = [score_fusion(a, *pair()[1:]) for a in (pair()[0], pair()[1])]
     assert got == pytest.approx({f"MSRS/{name}": (each[0][name] + each[1][name]) / 2 for name in SCORES})
     assert all(type(value) is float for value in got.values())
+    known = METRICS.build(dict(type="mamba_vision.FusionMetric", scores=["EN"], truth=True))
+    known.process(None, [dict(sample, gt_image=first) for sample in samples[:1]])
+    peak = 10 * np.log10(255**2 / np.mean((pair()[0].astype(float) - pair()[1]) ** 2))
+    assert known.evaluate(1) == pytest.approx({"EN": each[0]["EN"], "PSNR": peak})
     with pytest.raises(ValueError, match=r"a\.png: first_image has shape \(3, 8, 8\)"):
         metric.process(None, [dict(samples[0], first_image=torch.rand(3, 8, 8), path="a.png")])
     with pytest.raises(ValueError, match=r"scores: found \['PSNR'\]"):

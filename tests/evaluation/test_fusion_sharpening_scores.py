@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.signal import convolve2d
 from torchmetrics.functional.image import (
     error_relative_global_dimensionless_synthesis,
     peak_signal_noise_ratio,
@@ -11,6 +12,7 @@ from torchmetrics.functional.image import (
 
 from mamba_vision.evaluation import fusion_full_resolution as full
 from mamba_vision.evaluation import fusion_sharpening_scores as scores
+from mamba_vision.evaluation.restoration_scores import ssim
 from mamba_vision.registry import METRICS
 
 
@@ -139,7 +141,91 @@ def test_metric() -> None:
     counts = [scores.without_border(1023 * image.numpy()) for image in (fused, truth, truth + 1e-3)]
     each = [scores.spectral_angle(counts[0], counts[1]), scores.spectral_angle(counts[1], counts[2])]
     assert got["GF2/SAM"] == pytest.approx(np.mean(each))
+    stored = dict(pred_image=fused, ms_image=truth[:, ::4, ::4], pan_image=truth[:1], lms_image=fused)
+    metric.process(None, [stored])  # an interpolated image that is stored goes before ours
+    assert metric.evaluate(1)["GF2/D_s"] == pytest.approx(
+        full.spatial_distortion(*(1023 * image.numpy() for image in (fused, fused, truth[:1])))
+    )
+    with pytest.raises(ValueError, match=r"scores: found \['RMSE'\]"):
+        METRICS.build(dict(type="mamba_vision.SharpeningMetric", scores=["RMSE"]))
     with pytest.raises(ValueError, match="sensor: found 'Landsat'"):
         METRICS.build(dict(type="mamba_vision.SharpeningMetric", sensor="Landsat"))
     with pytest.raises(ValueError, match="peak: expected a positive number"):
         METRICS.build(dict(type="mamba_vision.SharpeningMetric", peak=0))
+
+
+def test_hyperspectral_scores() -> None:
+    """Correlation and similarity by NumPy and by scores of restored images, band by band."""
+    fused, truth = (torch.from_numpy(image / 1023) for image in pair(6, (48, 64)))
+    metric = METRICS.build(
+        dict(type="mamba_vision.SharpeningMetric", cut_border=False, peak=1023, scores=["PSNR", "CC", "SSIM"])
+    )
+    metric.process(None, [dict(pred_image=fused, gt_image=truth)])
+    got = metric.evaluate(1)
+    correlations = [np.corrcoef(f.numpy().ravel(), t.numpy().ravel())[0, 1] for f, t in zip(fused, truth)]
+    assert got["CC"] == pytest.approx(np.mean(correlations))
+    assert got["SSIM"] == pytest.approx(np.mean([ssim(255 * f[None], 255 * t[None]) for f, t in zip(fused, truth)]))
+    assert scores.band_correlation(np.ones((2, 4, 4)), np.ones((2, 4, 4))) == 1.0
+
+
+def test_spatial_correlation_by_its_definition() -> None:
+    fused, truth = pair(3)
+    sobel = np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]])
+
+    def edges(image: np.ndarray) -> np.ndarray:
+        inner = [band[1:-1, 1:-1] for band in image]
+        return np.stack([np.hypot(*(convolve2d(b, k, mode="same") for k in (sobel, sobel.T))) for b in inner])
+
+    x, y = edges(fused), edges(truth)
+    want = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+    assert scores.spatial_correlation(fused, truth) == pytest.approx(want)
+
+
+def test_q4_by_hamiltons_quaternions() -> None:
+    """Alparone et al. (2004), equation 6, one block of 32 x 32 after another, pixel by pixel."""
+
+    def product(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        (a, b, c, d), (e, f, g, h) = p.T, q.T
+        return np.stack([a * e - b * f - c * g - d * h, a * f + b * e + c * h - d * g,
+                         a * g - b * h + c * e + d * f, a * h + b * g - c * f + d * e], axis=1)  # fmt: skip
+
+    fused, truth = (np.rint(image) for image in pair(4))
+    found = []
+    for top in (0, 32):
+        for left in (0, 32, 64):
+            x, y = (im[:, top : top + 32, left : left + 32].reshape(4, -1).T for im in (truth, fused))
+            mean, deviation = x.mean(0), x.std(0, ddof=1)
+            x, y = (x - mean) / deviation + 1, (y - mean) / deviation + 1
+            conjugate = y * [1, -1, -1, -1]
+            mx, my = x.mean(0, keepdims=True), conjugate.mean(0, keepdims=True)
+            covariance = product(x, conjugate).mean(0) - product(mx, my)[0]
+            variances = (x**2).sum(1).mean() - (mx**2).sum() + (y**2).sum(1).mean() - (my**2).sum()
+            length = np.linalg.norm(mx) * np.linalg.norm(my)
+            squares = np.linalg.norm(mx) ** 2 + np.linalg.norm(my) ** 2
+            found.append(np.linalg.norm(covariance) * 2 / variances * 2 * length / squares)
+    assert scores.hypercomplex_quality(fused, truth) == pytest.approx(np.mean(found))
+
+
+def test_spatial_distortion_block_by_block() -> None:
+    """|Q(fused, guide) - Q(enlarged, blurred guide)|, Q by Wang and Bovik's formula, over blocks and bands."""
+    fused, truth = pair(2, (64, 64))
+    guide = fused.mean(0)
+    enlarged = full.enlarge(truth[:, ::4, ::4])
+    size = [side // 4 for side in guide.shape]
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(guide)[None, None], size=size, mode="bicubic", antialias=True
+    )
+    blurred = full.enlarge(small[0].numpy())[0]
+
+    def quality(one: np.ndarray, two: np.ndarray) -> float:
+        values = []
+        for top in (0, 32):
+            for left in (0, 32):
+                x, y = one[top : top + 32, left : left + 32], two[top : top + 32, left : left + 32]
+                moments = np.cov(x.ravel(), y.ravel())
+                values.append(4 * moments[0, 1] * x.mean() * y.mean()
+                              / (np.trace(moments) * (x.mean() ** 2 + y.mean() ** 2)))  # fmt: skip
+        return float(np.mean(values))
+
+    want = np.mean([abs(quality(f, guide) - quality(e, blurred)) for f, e in zip(fused, enlarged)])
+    assert full.spatial_distortion(fused, enlarged, guide) == pytest.approx(want)

@@ -19,7 +19,7 @@ from mamba_vision.models.networks import mambair, mambair_unet, mambairv2
 from mamba_vision.models.networks.mambair import MambaIR
 from mamba_vision.models.networks.mambairv2 import MambaIRv2
 from mamba_vision.utils import project_folder
-from mamba_vision.visualization.before_after import before_after_picture, busiest
+from mamba_vision.visualization.before_after import busiest, comparison_picture
 
 TOOL = str(project_folder("tools") / "restore.py")
 
@@ -166,8 +166,8 @@ def test_before_after_shows_the_busiest_spot() -> None:
     after[40:50, 60:70] = np.random.rand(10, 10, 3)
     top, left, side = busiest(after, 20)
     assert top <= 40 < top + side and left <= 60 < left + side
-    drawn = before_after_picture(after[::2, ::2], after, zoom_side=20)
-    assert drawn.size == (2 * 80 + 8, 22 + 60 + 8 + 80)
+    drawn = comparison_picture({"small": after[::2, ::2], "gray": after[..., :1], "large": after}, zoom_side=20)
+    assert drawn.size == (3 * 80 + 2 * 8, 22 + 60 + 8 + 80)
 
 
 def test_python_api_is_lazy() -> None:

@@ -1,4 +1,5 @@
 from mamba_vision.engine.hooks.checkpoint import AtomicCheckpointHook, latest_checkpoint
+from mamba_vision.engine.hooks.comparison import ComparisonHook
 from mamba_vision.engine.hooks.direction_search import DirectionSearchHook
 from mamba_vision.engine.hooks.finite_loss import FiniteLossHook, TrainingDivergedError
 from mamba_vision.engine.hooks.interrupt import InterruptHook, TrainingInterrupted
@@ -9,6 +10,7 @@ from mamba_vision.engine.hooks.validation_picture import ValidationPictureHook
 
 __all__ = [
     "AtomicCheckpointHook",
+    "ComparisonHook",
     "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",

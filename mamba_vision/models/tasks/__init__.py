@@ -1,6 +1,17 @@
+from mamba_vision.models.tasks.fusion import FusionPreprocessor, ImageFuser
+from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.generation import DiffusionGenerator
 from mamba_vision.models.tasks.restoration import ImagePreprocessor, ImageRestorer
 from mamba_vision.models.tasks.restoration_gan import AdversarialRestorer
 from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
 
-__all__ = ["AdversarialRestorer", "DiffusionGenerator", "ImagePreprocessor", "ImageRestorer", "VolumeSegmentor"]
+__all__ = [
+    "AdversarialRestorer",
+    "DiffusionGenerator",
+    "FusionPreprocessor",
+    "ImageFuser",
+    "ImagePreprocessor",
+    "ImageRestorer",
+    "ImageSharpener",
+    "VolumeSegmentor",
+]

@@ -11,6 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
+from mamba_vision.models.layers.bicubic import bicubic
 from mamba_vision.models.tasks.restoration_tiles import Tiling, restore_in_tiles
 from mamba_vision.registry import MODELS
 from mamba_vision.structures import RestorationDataSample
@@ -121,6 +122,10 @@ class ImageRestorer(BaseModel):
                 lambda tile: self.network(tile.to(device)).to(images.device), images, self.scale, tiling, progress
             )
         return restored.float().clamp(0, 1)
+
+    def baselines(self, inputs: Tensor) -> dict[str, Tensor]:
+        """What needs no network: the degraded image, interpolated where the result is larger."""
+        return {"input" if self.scale == 1 else "bicubic": bicubic(inputs, self.scale)}
 
     def _truth(self, inputs: Tensor, data_samples: list[RestorationDataSample] | None) -> Tensor:
         if self.loss is None:

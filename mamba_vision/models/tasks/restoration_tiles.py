@@ -8,7 +8,7 @@ be seen; here neighbours fade into each other around their common border instead
 Legend: B batch, C channels, H, W rows and columns, s scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -83,37 +83,68 @@ def restore_in_tiles(
         ValueError: the network's result is not s times its input.
     """
     tiling = tiling or Tiling()
-    height, width = image.shape[2:]
-    rows, columns = bands(height, tiling), bands(width, tiling)
-    image = mirror_to(image, (rows[-1].core_stop, columns[-1].core_stop), repeat_edge=False)
-    total, done, out = len(rows) * len(columns), 0, None
-    for row in rows:
+    size = tuple(image.shape[2:])
+    image = mirror_to(image, [bands(side, tiling)[-1].core_stop for side in size], repeat_edge=False)
+
+    def read(row: Band, column: Band) -> Tensor:
+        return image[:, :, row.start : row.stop, column.start : column.stop]
+
+    return torch.cat(list(restored_strips(network, read, size, scale, tiling, progress)), dim=2)
+
+
+def restored_strips(
+    network: Callable[[Tensor], Tensor],
+    read: Callable[[Band, Band], Tensor],
+    size: tuple[int, int],
+    scale: int,
+    tiling: Tiling,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Tensor]:
+    """As `restore_in_tiles`, of an image that need not be in memory: strips of the result as they get ready.
+
+    Args:
+        network, scale, tiling, progress: as there.
+        read: gives the tile (B, C, h, w) of a band of rows and one of columns, which may end behind the image: it is
+            mirrored there.
+        size: (H, W) of the image.
+
+    Yields:
+        (B, C', rows, s * W), top to bottom, s * H rows in all.
+    """
+    rows, columns = (bands(side, tiling) for side in size)
+    total, done, strip, given = len(rows) * len(columns), 0, None, 0
+    for row, following in zip(rows, [*rows[1:], None]):
+        rest = strip  # what the row of tiles above has left in the rows that it shares with this one
+        strip = None
         for column in columns:
-            tile = image[:, :, row.start : row.stop, column.start : column.stop]
+            tile = read(row, column)
             result = network(tile)
             want = tuple(scale * side for side in tile.shape[2:])
             if tuple(result.shape[2:]) != want:
                 raise ValueError(f"scale: found a result of {tuple(result.shape[2:])} pixels, expected {want}")
-            if out is None:
-                size = (*result.shape[:2], scale * image.shape[2], scale * image.shape[3])
-                out = result.new_zeros(size)
-            _add(out, result, row, column, scale, tiling.blend)
+            if strip is None:
+                strip = result.new_zeros(*result.shape[:2], want[0], scale * columns[-1].core_stop)
+            _add(strip, result, row, column, scale, tiling.blend)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return out[:, :, : scale * height, : scale * width]
+        if rest is not None:
+            strip[:, :, : rest.shape[2]] += rest
+        end = scale * (size[0] if following is None else following.start)
+        ready = end - given
+        yield strip[:, :, :ready, : scale * size[1]]
+        strip, given = strip[:, :, ready:].clone(), end
 
 
-def _add(out: Tensor, result: Tensor, row: Band, column: Band, scale: int, blend: bool) -> None:
-    """Put a tile's result where it belongs, weighted so that the weights of all tiles add up to one."""
+def _add(strip: Tensor, result: Tensor, row: Band, column: Band, scale: int, blend: bool) -> None:
+    """Put a tile's result in the strip of its row, weighted so that the weights of all tiles add up to one."""
     if blend:
         weights = [_weights(band, scale, result) for band in (row, column)]
-        target = out[:, :, scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
-        target += result * weights[0][:, None] * weights[1]
+        strip[:, :, :, scale * column.start : scale * column.stop] += result * weights[0][:, None] * weights[1]
         return
     inner = [slice(scale * (b.core_start - b.start), scale * (b.core_stop - b.start)) for b in (row, column)]
-    place = [slice(scale * b.core_start, scale * b.core_stop) for b in (row, column)]
-    out[:, :, place[0], place[1]] = result[:, :, inner[0], inner[1]]
+    place = slice(scale * column.core_start, scale * column.core_stop)
+    strip[:, :, inner[0], place] = result[:, :, inner[0], inner[1]]
 
 
 def _weights(band: Band, scale: int, like: Tensor) -> Tensor:
