@@ -1,6 +1,7 @@
 from mamba_vision.models.tasks.fusion import FusionPreprocessor, ImageFuser
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.generation import DiffusionGenerator
+from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
 from mamba_vision.models.tasks.restoration import ImagePreprocessor, ImageRestorer
 from mamba_vision.models.tasks.restoration_gan import AdversarialRestorer
 from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
@@ -13,5 +14,6 @@ __all__ = [
     "ImagePreprocessor",
     "ImageRestorer",
     "ImageSharpener",
+    "PromptSegmentor",
     "VolumeSegmentor",
 ]
