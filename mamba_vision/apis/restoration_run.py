@@ -1,14 +1,13 @@
-"""Restoring many pictures: where each goes, one that fails does not stop the others, progress."""
+"""Restoring many pictures: where each one is found and goes, in which format."""
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
+from mamba_vision.apis.picture_jobs import Job, run_jobs
 from mamba_vision.apis.restoration import restore_picture
 from mamba_vision.datasets.restoration_images import (
     DEEP_SUFFIXES,
@@ -79,9 +78,11 @@ def collect_pictures(
     }
 
 
-def tiling_of(model: ImageRestorer, tile: int | None = None, overlap: float | None = None) -> Tiling:
-    """The model's tiling (else the published one, blended) with what is given; tile 0 splits no picture."""
-    tiling = model.tiling or Tiling()
+def tiling_of(
+    model: nn.Module, tile: int | None = None, overlap: float | None = None, default: Tiling | None = None
+) -> Tiling:
+    """The model's tiling (else `default`, else the published one, blended) with what is given; tile 0: whole."""
+    tiling = model.tiling or default or Tiling()
     given = {"tile": _NEVER if tile == 0 else tile, "overlap": overlap}
     return replace(tiling, **{name: value for name, value in given.items() if value is not None})
 
@@ -98,50 +99,23 @@ def restore_pictures(
     Returns:
         Path to reason, of those that failed.
     """
-    failures: dict[Path, str] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        everything = bars.add_task("pictures", total=len(pictures), visible=len(pictures) > 1)
-        for number, (source, stem) in enumerate(pictures.items(), start=1):
-            label, target = f"[{number}/{len(pictures)}] {source}", out / f"{stem}{options.suffix}"
-            if options.skip_existing and target.is_file():
-                console.print(f"{label}: {target} is there", markup=False)
-                bars.advance(everything)
-                continue
-            task = bars.add_task(source.name, total=None)
-            start = time.perf_counter()
-            try:
-                if target.resolve() == source.resolve():
-                    raise ValueError(f"{source}: the result would overwrite it; choose another folder with --out")
-                before = read_picture(source)
-                after = restore_picture(
-                    model, before, options.tiling, options.amp,
-                    lambda done, total, task=task: bars.update(task, completed=done, total=total),
-                )  # fmt: skip
-                write_picture(target, _as_format_has_it(after, options.suffix), options.quality)
-                if options.preview:
-                    save_before_after(out / f"{stem}_before_after.png", before.color, after.color)
-            except Exception as error:  # whatever it is: the other pictures are still to be restored
-                failures[source] = _explain(error)
-                console.print(f"{label}: failed: {failures[source]}", markup=False, style="red")
-            else:
-                sizes = [f"{p.color.shape[1]} x {p.color.shape[0]}" for p in (before, after)]
-                seconds = time.perf_counter() - start
-                console.print(f"{label}: {sizes[0]} to {sizes[1]}, {target} ({seconds:.1f} s)", markup=False)
-            bars.remove_task(task)
-            bars.advance(everything)
-    return failures
+
+    def job(source: Path, stem: Path) -> Job:
+        target = out / f"{stem}{options.suffix}"
+
+        def work(progress: Callable[[int, int], None]) -> str:
+            before = read_picture(source)
+            after = restore_picture(model, before, options.tiling, options.amp, progress)
+            write_picture(target, as_format_has_it(after, options.suffix), options.quality)
+            if options.preview:
+                save_before_after(out / f"{stem}_before_after.png", before.color, after.color)
+            return " to ".join(f"{p.color.shape[1]} x {p.color.shape[0]}" for p in (before, after))
+
+        return Job((source,), target, work)
+
+    return run_jobs([job(source, stem) for source, stem in pictures.items()], console, options.skip_existing)
 
 
-def _as_format_has_it(picture: Picture, suffix: str) -> Picture:
+def as_format_has_it(picture: Picture, suffix: str) -> Picture:
     """Without the depth that the format has no room for. (Transparency is not given up: writing says what is wrong.)"""
     return replace(picture, bits=8) if picture.bits > 8 and suffix not in DEEP_SUFFIXES else picture
-
-
-def _explain(error: Exception) -> str:
-    """An error as one line."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "too little memory: try a smaller --tile"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"

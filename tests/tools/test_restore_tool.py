@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mamba_vision.apis import restoration
-from mamba_vision.apis.restoration import enlarge, init_restorer, recognize, restore_picture
+from mamba_vision.apis.pixel_model import recognize
+from mamba_vision.apis.restoration import PUBLISHED, enlarge, init_restorer, restore_picture
 from mamba_vision.apis.restoration_run import collect_pictures
 from mamba_vision.checkpoints import CheckpointError, published_names
 from mamba_vision.datasets.restoration_images import Picture, luminance, read_picture, write_picture
@@ -130,9 +131,10 @@ def test_published_weights_are_recognized() -> None:
                     model = getattr(module, network)(variant)
                     own = model.state_dict()
                     state = {theirs: own[ours] for ours, theirs in published_names(model).items()}
-                    assert recognize(state) == (network, variant)
+                    one, found = recognize(PUBLISHED, state)
+                    assert (one.network, found) == (network, variant)
     with pytest.raises(CheckpointError, match="unknown network: the first name is 'conv"):
-        recognize({"conv.weight": torch.zeros(1)})
+        recognize(PUBLISHED, {"conv.weight": torch.zeros(1)})
 
 
 def test_gray_networks_keep_colors(weights: Path) -> None:
