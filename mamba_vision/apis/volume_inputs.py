@@ -1,5 +1,6 @@
 """Any of the kinds of scan that Python users have in hand, as a Volume."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from monai.data import MetaTensor
 
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.reading import read_volume
-from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan
 from mamba_vision.volumes.volume import Volume, VolumeError
 
 Scan = Any  # path | list of paths (channels) | ScanFiles | Volume | nibabel image(s) | MetaTensor | (array, affine)
@@ -25,7 +26,7 @@ def to_volume(scan: Scan, series: str | None = None, fix_geometry: str = "error"
     if isinstance(scan, Volume):
         return _finite(scan)
     if isinstance(scan, ScanFiles):
-        return read_volume(list(scan.images), series or scan.series, fix_geometry)
+        return read_scan(scan if series is None else replace(scan, series=series), fix_geometry)
     if isinstance(scan, str | Path):
         return read_volume(scan, series, fix_geometry)
     if isinstance(scan, MetaTensor):

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from mamba_vision.utils.atomic import atomic_path, write_json
 from mamba_vision.volumes.dicom import is_dicom_file
+from mamba_vision.volumes.dicom_labels import label_file
+from mamba_vision.volumes.itk_files import is_itk_file, itk_header
 from mamba_vision.volumes.orientation import Geometry
 from mamba_vision.volumes.parallel import default_workers, for_each
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.preprocess import Case, preprocess
-from mamba_vision.volumes.reading import read_label, read_volume
-from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import VolumeError
 
 _FORMAT = 2
@@ -117,7 +118,7 @@ def build_cache(
     preparation = plan_hash(plan)
     missing = [scan for scan in scans if not _is_current(folder / scan.case, scan, preparation)]
     if missing:
-        workers = workers or default_workers(_peak_bytes(scan) for scan in missing)
+        workers = workers or default_workers(_peak_bytes(scan, plan) for scan in missing)
         for_each(
             lambda scan: _prepare(folder / scan.case, scan, plan, preparation),
             missing, workers=workers, title="Preparing scans", progress=progress, console=console,
@@ -174,8 +175,8 @@ def _draw(mask: np.ndarray, random: np.random.RandomState) -> np.ndarray:
 def _prepare(folder: Path, scan: ScanFiles, plan: Plan, preparation: str) -> None:
     (folder / "case.json").unlink(missing_ok=True)  # from here on the old case is no longer there
     sources = _sources(scan, with_hash=True)
-    volume = read_volume(scan.images, scan.series, plan.fix_geometry)
-    label = read_label(scan.label, volume, plan.fix_geometry) if scan.label is not None else None
+    volume = read_scan(scan, plan.fix_geometry)
+    label = read_scan_label(scan, volume, plan.fix_geometry, plan.labels)
     case: Case = preprocess(volume, plan, label)
     _save(folder / "image.npy", case.image)
     if case.label is not None:
@@ -234,15 +235,17 @@ def _same_content(recorded: list[Mapping] | None, scan: ScanFiles) -> bool:
 def _sources(scan: ScanFiles, with_hash: bool) -> list[dict]:
     """Every file the case is read from: name, size, time of change, and its hash."""
     files: list[Path] = []
-    for path in (*scan.images, *([scan.label] if scan.label else [])):
+    for path in (*scan.images, *([label_file(scan.label)] if scan.label else [])):
         if path.is_dir():
             files += sorted(entry for entry in path.iterdir() if entry.is_file() and is_dicom_file(entry))
         else:
             files.append(path)
+            if path.suffix == ".mhd":  # a header; the voxels lie beside it
+                files += sorted(entry for entry in path.parent.glob(f"{path.stem}.*raw") if entry.is_file())
     entries = []
     for file in files:
         if not file.is_file():
-            raise VolumeError(file, "no such file", "a NIfTI file or a DICOM folder")
+            raise VolumeError(file, "no such file", "an image file or a DICOM folder")
         status = file.stat()
         entry = {"name": file.name, "path": str(file), "size": status.st_size, "changed": status.st_mtime_ns}
         entries.append({**entry, "sha256": _sha256(file)} if with_hash else entry)
@@ -257,8 +260,8 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _peak_bytes(scan: ScanFiles) -> int:
-    return estimated_voxels(scan) * len(scan.images) * _BYTES_A_VOXEL
+def _peak_bytes(scan: ScanFiles, plan: Plan) -> int:
+    return estimated_voxels(scan) * len(plan.channels) * _BYTES_A_VOXEL
 
 
 def estimated_voxels(scan: ScanFiles) -> int:
@@ -267,6 +270,7 @@ def estimated_voxels(scan: ScanFiles) -> int:
     try:
         if path.is_dir():
             return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()) // 2
-        return int(np.prod(nib.load(path).shape))
+        shape = itk_header(path)[1].GetSize() if is_itk_file(path) else nib.load(path).shape
+        return int(np.prod(shape[:3], dtype=np.int64))
     except Exception:  # what is wrong with it is said when it is read
         return 0

@@ -3,15 +3,15 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from mamba_vision.utils.atomic import write_text
-from mamba_vision.volumes.reading import is_nifti, read_label, read_volume
-from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.reading import is_image_file
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import Volume, VolumeError, stem
 
 _SHRUNK_HEADER = 400  # voxels along an axis at exactly 1 mm: no patient is that long in that many 1 mm steps by chance
@@ -51,6 +51,7 @@ def check_case(
     label_values: Sequence[int] | None = None,
     need_label: bool = True,
     fix_geometry: str = "error",
+    label_names: Mapping[str, int] | None = None,
 ) -> CheckedCase:
     """Read one case and list what is wrong with it.
 
@@ -60,18 +61,19 @@ def check_case(
         label_values: those allowed in the label file; None: any whole number of 0 or more.
         need_label: whether a missing label is an error.
         fix_geometry: passed to read_volume and read_label.
+        label_names: values of structures by name, for labels in DICOM.
     """
     problems = _check_files(scan, channels, need_label)
     volume = label = None
     try:
-        volume = read_volume(scan.images, scan.series, fix_geometry)
+        volume = read_scan(scan, fix_geometry)
     except VolumeError as error:
         problems.append(Problem.of(scan.case, error))
     else:
         problems += _check_voxels(scan, volume)
     if scan.label is not None:
         try:
-            label = read_label(scan.label, volume, fix_geometry)
+            label = read_scan_label(scan, volume, fix_geometry, label_names)
         except VolumeError as error:
             problems.append(Problem.of(scan.case, error))
         else:
@@ -111,6 +113,7 @@ def check_scans(
     label_values: Sequence[int] | None = None,
     need_label: bool = True,
     fix_geometry: str = "error",
+    label_names: Mapping[str, int] | None = None,
 ) -> list[Problem]:
     """Every problem of every scan. volumes.survey does the same while it takes the fingerprint.
 
@@ -120,7 +123,7 @@ def check_scans(
     """
     problems, light = [], []
     for scan in scans:
-        checked = check_case(scan, channels, label_values, need_label, fix_geometry)
+        checked = check_case(scan, channels, label_values, need_label, fix_geometry, label_names)
         problems += checked.problems
         light.append(CheckedCase(scan, checked.problems, digest=checked.digest))  # without the voxels
     return problems + check_set(light)
@@ -134,7 +137,7 @@ def orphan_labels(scans: Sequence[ScanFiles], folder: Path | None) -> list[Probl
     return [
         Problem(stem(file), str(file), "a label without an image", "an image of the same name", severity="warning")
         for file in sorted(folder.iterdir())
-        if file.is_file() and is_nifti(file) and not file.name.startswith(".") and stem(file) not in known
+        if file.is_file() and is_image_file(file) and not file.name.startswith(".") and stem(file) not in known
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mamba_vision.volumes.dicom_kinds import is_dicom_scan
 from mamba_vision.volumes.volume import VolumeError
 
 # MONAI registers its own decoder with pydicom and reports at every import whether it could.
@@ -53,12 +54,12 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def has_dicom(folder: Path) -> bool:
-    """Whether the folder itself holds a DICOM file."""
-    return any(entry.is_file() and is_dicom_file(entry) for entry in sorted(folder.iterdir()))
+    """Whether the folder itself holds a DICOM file that may belong to a scan."""
+    return any(entry.is_file() and is_dicom_file(entry) and is_dicom_scan(entry) for entry in sorted(folder.iterdir()))
 
 
 def read_dicom(path: Path, series: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The series at `path`: a folder with one file a slice, or one multi-frame file.
+    """The series at `path`: a folder with one file a slice (or a patient's folder above it), or one multi-frame file.
 
     Args:
         path: folder (files that are no DICOM images are passed over) or file.
@@ -84,14 +85,30 @@ def series_datasets(path: Path, series: str | None = None) -> list[Any]:
     return [dataset for _, dataset in chosen]
 
 
+def series_listing(folder: Path) -> list[tuple[str, str, str]]:
+    """(UID, number, description) of each series in the folder."""
+    files = [
+        file for file in sorted(folder.iterdir()) if file.is_file() and is_dicom_file(file) and is_dicom_scan(file)
+    ]
+    by_series = _group(folder, files)
+    return [_names(entries[0][1], uid) for uid, entries in by_series.items()]
+
+
 def _series(path: Path, series: str | None) -> list[tuple[Path, Any]]:
     """Files and datasets of the chosen series."""
+    if path.is_dir() and not has_dicom(path):
+        from mamba_vision.volumes.dicom_patients import patient_series  # which looks into folders with our help
+
+        path = patient_series(path, series) or path
     files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
     if not files:
         raise VolumeError(path, "an empty folder", "a DICOM series")
     candidates = [file for file in files if is_dicom_file(file)]
     if not candidates:
         raise VolumeError(path, f"{len(files)} files, none of them DICOM", "a DICOM series or NIfTI files")
+    candidates = [file for file in candidates if is_dicom_scan(file)]
+    if not candidates:
+        raise VolumeError(path, "segmentations, contours or reports, but no scan", "a DICOM series of slices")
     by_series = _group(path, candidates)
     return by_series[_choose(path, by_series, series)]
 
@@ -170,10 +187,13 @@ def _numbers(values) -> np.ndarray:
     return np.array([float(value) for value in values])
 
 
+def _names(dataset: Any, uid: str) -> tuple[str, str, str]:
+    return uid, str(dataset.get("SeriesNumber") or ""), str(dataset.get("SeriesDescription") or "")
+
+
 def _choose(path: Path, by_series: dict[str, list[tuple[Path, Any]]], wanted: str | None) -> str:
-    def names(uid: str) -> tuple[str, ...]:
-        first = by_series[uid][0][1]
-        return uid, str(first.get("SeriesNumber", "")), str(first.get("SeriesDescription", ""))
+    def names(uid: str) -> tuple[str, str, str]:
+        return _names(by_series[uid][0][1], uid)
 
     listing = "; ".join(
         f"{uid} (number {names(uid)[1] or '?'}, {names(uid)[2] or 'no description'!s}, {len(by_series[uid])} files)"

@@ -28,6 +28,36 @@ def grid_difference(shape, affine: np.ndarray, other_shape, other_affine: np.nda
     return None
 
 
+def place_in_grid(array: np.ndarray, affine: np.ndarray, shape, target_affine: np.ndarray) -> np.ndarray | None:
+    """`array` (X, Y, Z) copied to where it lies in another grid whose voxels are the same, 0 elsewhere.
+
+    Axes may be permuted and reversed, and parts that lie outside are cut off. None where the voxels are others: turned,
+    of another size, or shifted by a part of a voxel.
+    """
+    matrix = np.linalg.inv(target_affine) @ affine  # index here -> index there
+    steps, corner = np.rint(matrix[:3, :3]), np.rint(matrix[:3, 3])
+    spacing = voxel_sizes(target_affine)
+    moved = np.linalg.norm((matrix - np.rint(matrix))[:3, 3] * spacing)
+    if np.abs(matrix[:3, :3] - steps).max() > RELATIVE_TOLERANCE or moved > ABSOLUTE_TOLERANCE:
+        return None
+    if (np.abs(steps).sum(axis=0) != 1).any() or (np.abs(steps).sum(axis=1) != 1).any():
+        return None
+    order = np.abs(steps).argmax(axis=1)  # axis here of each axis there
+    placed = np.zeros(shape, dtype=array.dtype)
+    turned = array.transpose(order)
+    here, there = [], []
+    for axis, source in enumerate(order):
+        size, first = array.shape[source], int(corner[axis])
+        if steps[axis, source] < 0:
+            turned = np.flip(turned, axis)
+            first -= size - 1
+        start, stop = max(first, 0), max(min(first + size, shape[axis]), 0)
+        there.append(slice(start, max(stop, start)))
+        here.append(slice(start - first, max(stop, start) - first))
+    placed[tuple(there)] = turned[tuple(here)]
+    return placed
+
+
 def voxel_sizes(affine: np.ndarray) -> np.ndarray:
     """Millimetres from voxel to voxel along each array axis."""
     return np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)

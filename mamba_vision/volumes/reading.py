@@ -1,30 +1,39 @@
-"""Scans and labels from NIfTI files or DICOM folders. Every error names the file, what was found and expected."""
+"""Scans and labels from NIfTI, NRRD, MetaImage and DICOM files.
+
+Every error names the file, what was found and expected."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
-from mamba_vision.volumes.grids import grid_difference, resample_to_grid
-from mamba_vision.volumes.volume import IMAGE_ENDINGS, Volume, VolumeError
+from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
+from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
+from mamba_vision.volumes.itk_files import is_itk_file, read_itk
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
+_READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd) or a DICOM folder"
 _TRUNCATED = "Copy or download the file again"
 
 
 def read_volume(
-    paths: str | Path | Sequence[str | Path], series: str | None = None, fix_geometry: str = "error"
+    paths: str | Path | Sequence[str | Path],
+    series: str | None = None,
+    fix_geometry: str = "error",
+    stacked: bool = False,
 ) -> Volume:
-    """One scan: a NIfTI file, a folder holding a DICOM series, or a list with one of these a channel.
+    """One scan: a NIfTI, NRRD or MetaImage file, a folder with a DICOM series, or a list with one of these a channel.
 
     Args:
         paths: the file or folder, or one a channel; channels must share one grid.
         series: which DICOM series, where a folder holds several: its SeriesInstanceUID, number or description.
         fix_geometry: what to do when a channel lies in another grid than the first: 'error', 'resample' it there
             (linearly), or 'copy' the first's grid (shapes must agree).
+        stacked: the one file holds all channels, along its fourth axis (as in the Medical Segmentation Decathlon).
 
     Returns:
         Volume with array (C, X, Y, Z) float32, the first channel's affine and header.
@@ -37,7 +46,11 @@ def read_volume(
     paths = (Path(paths),) if isinstance(paths, (str, Path)) else tuple(Path(path) for path in paths)
     if not paths:
         raise ValueError("paths: expected at least one file or folder, found an empty list")
-    array, affine, header = _read_image(paths[0], series)
+    if stacked and len(paths) > 1:
+        raise ValueError(f"paths: expected one file that holds all channels, found {len(paths)}")
+    array, affine, header = _read_image(paths[0], series, stacked)
+    if stacked:
+        return Volume(array, affine, header, paths)
     channels = [array]
     for path in paths[1:]:
         other, other_affine, _ = _read_image(path, series)
@@ -46,22 +59,34 @@ def read_volume(
     return Volume(stacked, affine, header, paths)
 
 
-def read_label(path: str | Path, like: Volume | None = None, fix_geometry: str = "error") -> Volume:
+def read_label(
+    path: str | Path,
+    like: Volume | None = None,
+    fix_geometry: str = "error",
+    names: Mapping[str, int] | None = None,
+) -> Volume:
     """A label map, (1, X, Y, Z) int16 or int32 (the smaller that holds its values).
 
     Args:
-        path: NIfTI file of integers.
+        path: NIfTI, NRRD or MetaImage file of integers, a DICOM-SEG, an RTSTRUCT, or a folder with one of these.
         like: the scan it belongs to; their grids must agree, or are made to by `fix_geometry`: 'resample' takes
-            the nearest voxel, 'copy' takes the scan's geometry (shapes must agree).
+            the nearest voxel, 'copy' takes the scan's geometry (shapes must agree). A DICOM-SEG may hold a part of the
+            scan's slices; contours are filled in the scan's grid.
+        names: values of the structures in a DICOM-SEG or RTSTRUCT; see dicom_labels.read_dicom_label.
 
     Raises:
         VolumeError: as read_volume, values that are no integers, or a grid other than the scan's.
     """
     if fix_geometry not in GEOMETRY_FIXES:
         raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {fix_geometry!r}")
-    path = Path(path)
-    image, affine, header = _load_nifti(path)
-    values = _voxels(path, image, None)
+    path = label_file(Path(path))
+    if is_dicom_file(path):
+        values, affine, header = *_read_dicom_label(path, like, names), None
+    elif is_itk_file(path):
+        values, affine, header = *read_itk(path), None
+    else:
+        image, affine, header = _load_nifti(path)
+        values = _voxels(path, image, None)
     if values.dtype.kind == "f":
         _refuse_not_finite(path, values)
         if not np.array_equal(values, np.rint(values)):
@@ -77,25 +102,48 @@ def read_label(path: str | Path, like: Volume | None = None, fix_geometry: str =
     return Volume(values[None], affine, header, (path,))
 
 
-def is_nifti(path: str | Path) -> bool:
-    """Whether the name ends as a NIfTI file's does."""
+def is_image_file(path: str | Path) -> bool:
+    """Whether the name ends as that of an image we read: NIfTI, NRRD or MetaImage."""
     return Path(path).name.lower().endswith(tuple(IMAGE_ENDINGS))
 
 
-def _read_image(path: Path, series: str | None) -> tuple[np.ndarray, np.ndarray, nib.Nifti1Header | None]:
+def is_nifti(path: str | Path) -> bool:
+    """Whether the name ends as a NIfTI file's does."""
+    return Path(path).name.lower().endswith(tuple(NIFTI_ENDINGS))
+
+
+def _read_image(
+    path: Path, series: str | None, stacked: bool = False
+) -> tuple[np.ndarray, np.ndarray, nib.Nifti1Header | None]:
     if path.is_dir() or is_dicom_file(path):
         array, affine = read_dicom(path, series)
-        header = None
+        array, header = array[None] if stacked else array, None
+    elif is_itk_file(path):
+        array, affine = read_itk(path, stacked)
+        array, header = array.astype(np.float32, copy=False), None
     else:
-        image, affine, header = _load_nifti(path)
-        array = _voxels(path, image, np.float32)
+        image, affine, header = _load_nifti(path, stacked)
+        array = _voxels(path, image, np.float32, stacked)
     _refuse_not_finite(path, array)
     return array, affine, header
 
 
-def _load_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, nib.Nifti1Header]:
+def _read_dicom_label(
+    path: Path, like: Volume | None, names: Mapping[str, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A DICOM label and its affine; in the grid of `like` where it is stored in a part of that."""
+    values, affine = read_dicom_label(path, like, names)
+    placed = place_in_grid(values, affine, like.shape, like.affine) if like is not None else None
+    if placed is None:
+        return values, affine
+    if placed.any() != values.any():
+        raise VolumeError(path, "segments that lie outside the scan", f"segments of {like.name}")
+    return placed, like.affine
+
+
+def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.ndarray, nib.Nifti1Header]:
     if not path.exists():
-        raise VolumeError(path, "no such file", "a NIfTI file or a DICOM folder")
+        raise VolumeError(path, "no such file", "an image file or a DICOM folder")
     if path.is_dir():
         raise VolumeError(path, "a folder", "a NIfTI file")
     if path.stat().st_size == 0:
@@ -104,18 +152,18 @@ def _load_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, nib.Nifti1Head
         image = nib.load(path)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error) as e:
         kind = "is no image" if not isinstance(e, (EOFError, zlib.error)) else "a truncated gzip file"
-        raise VolumeError(path, f"{kind} ({_short(e)})", "a NIfTI file (.nii, .nii.gz) or a DICOM folder") from e
+        raise VolumeError(path, f"{kind} ({_short(e)})", _READABLE) from e
     if not isinstance(image, nib.Nifti1Image):
-        raise VolumeError(path, f"a {type(image).__name__}", "a NIfTI file (.nii, .nii.gz) or a DICOM folder")
+        raise VolumeError(path, f"a {type(image).__name__}", _READABLE)
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     sides = " x ".join(map(str, image.shape))
-    if len(shape) > 3:
+    if len(shape) > (4 if stacked else 3):
         raise VolumeError(
             path, f"a {len(shape)}-D image ({sides})", "a 3-D image", "Save each time point or channel as its own file"
         )
-    if len(shape) < 3 or 1 in shape:
+    if len(shape) < 3 or 1 in shape[:3]:
         raise VolumeError(path, f"a 2-D image ({sides})", "a 3-D image")
     if 0 in shape:
         raise VolumeError(path, f"no voxels ({sides})", "a 3-D image")
@@ -127,13 +175,15 @@ def _load_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, nib.Nifti1Head
     return image, affine, image.header
 
 
-def _voxels(path: Path, image: nib.Nifti1Image, dtype: type | None) -> np.ndarray:
-    """The voxels as (X, Y, Z); trailing axes of length 1 dropped, scl_slope applied."""
+def _voxels(path: Path, image: nib.Nifti1Image, dtype: type | None, stacked: bool = False) -> np.ndarray:
+    """The voxels as (X, Y, Z), or (C, X, Y, Z) if `stacked`; trailing axes of length 1 dropped, scl_slope applied."""
     try:
         with np.errstate(all="ignore"):
             array = np.asanyarray(image.dataobj) if dtype is None else image.get_fdata(caching="unchanged", dtype=dtype)
     except (OSError, EOFError, zlib.error, ValueError) as e:
         raise VolumeError(path, f"truncated or damaged voxel data ({_short(e)})", "a complete file", _TRUNCATED) from e
+    if stacked:
+        return np.moveaxis(array.reshape((*array.shape[:3], -1)), -1, 0)
     return array.reshape(array.shape[:3])
 
 

@@ -1,39 +1,39 @@
-"""Which scans a path holds, and what its dataset.json says about them. No voxel is read here.
+"""Which scans a path holds, and what it says about their channels and labels. No voxel is read here.
 
 Understood are
 
     nnU-Net's raw layout    dataset.json (may be missing), imagesTr/, labelsTr/, imagesTs/, labelsTs/
     images/ and labels/     a label has the name of its image
-    a folder of NIfTIs      no labels
-    DICOM                   a folder holding a series, or a folder of such folders; also inside images/ or imagesTr/
+    the Decathlon's         dataset.json with the lists training and test; channels may be stacked in one 4-D file
+    BIDS                    sub-*/[ses-*/]anat/, labels beside the images or under derivatives/ (see bids)
+    a CSV or JSON file      a row a case: image[, image2 ...], label, fold (see scan_tables)
+    DICOM                   a folder holding a series, or a folder of such folders, a patient each: series and label
+                            (DICOM-SEG, RTSTRUCT or an image file) may lie in folders below; also inside images/
+    a folder of images      no labels
     a single file
 
-Several channels of one case carry the suffixes _0000, _0001, ...
+Images are NIfTI, NRRD or MetaImage files. Several channels of one case carry the suffixes _0000, _0001, ...
 """
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mamba_vision.volumes.bids import bids_channels, bids_labels, bids_scans, is_bids
 from mamba_vision.volumes.dicom import has_dicom, is_dicom_file
+from mamba_vision.volumes.dicom_kinds import is_dicom_label, labels_below
+from mamba_vision.volumes.dicom_patients import patient_label, patient_series
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
-from mamba_vision.volumes.reading import is_nifti
+from mamba_vision.volumes.reading import is_image_file
+from mamba_vision.volumes.scan_files import TEST, ScanFiles
+from mamba_vision.volumes.scan_tables import is_table, listed_in, read_table
 from mamba_vision.volumes.volume import VolumeError, stem
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-
-
-@dataclass(frozen=True)
-class ScanFiles:
-    """One case: its name, a file or DICOM folder a channel, and its label file if there is one."""
-
-    case: str
-    images: tuple[Path, ...]
-    label: Path | None = None
-    series: str | None = None  # of a DICOM folder
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
 
     Args:
         path: see the module's list of layouts.
-        subset: of an nnU-Net layout, 'train' (imagesTr, labelsTr) or 'test' (imagesTs, labelsTs).
+        subset: of an nnU-Net layout or a list, 'train' (imagesTr, labelsTr) or 'test' (imagesTs, labelsTs); where
+            nothing tells them apart, all of them.
         series: which series, for DICOM folders that hold several.
 
     Raises:
@@ -73,24 +74,41 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
     """
     if subset not in ("train", "test"):
         raise ValueError(f"subset: expected 'train' or 'test', found {subset!r}")
-    path = Path(path)
+    path = _without_json(Path(path))
     if not path.exists():
         raise VolumeError(path, "no such file or folder", "scans")
+    if listed := _listed(path):
+        kept = [scan for scan in listed if (scan.fold == TEST) == (subset == TEST)] or listed
+        return kept if series is None else [replace(scan, series=series) for scan in kept]
     images, labels = image_folders(path, subset)
-    if images.is_file():
-        groups = _channels_beside(images)
-    else:
-        groups = _group(images)
+    label_files = _label_files(labels) if labels is not None else {}
+    groups = _channels_beside(images) if images.is_file() else _group(images)
     if not groups:
         inside = sum(1 for _ in images.iterdir())
-        found = f"{inside} entries, none of them a NIfTI file or DICOM folder" if inside else "an empty folder"
-        raise VolumeError(images, found, "scans as NIfTI files (.nii, .nii.gz) or DICOM folders")
-    label_files = _label_files(labels) if labels is not None else {}
-    return [ScanFiles(case, files, label_files.get(case), series) for case, files in sorted(groups.items())]
+        found = f"{inside} entries, none of them an image or DICOM folder" if inside else "an empty folder"
+        raise VolumeError(images, found, "scans as NIfTI, NRRD or MetaImage files, or DICOM folders")
+    scans = []
+    for case, files in sorted(groups.items()):
+        label = label_files.get(case)
+        if files[0].is_dir():
+            label = label or patient_label(files[0])
+            files = tuple(_series_folder(file, series) for file in files)
+        scans.append(ScanFiles(case, files, label, series))
+    return scans
+
+
+def find_test_scans(path: str | Path, series: str | None = None) -> list[ScanFiles]:
+    """The scans that are kept apart for testing (imagesTs, or `test` in a list); empty if there are none."""
+    path = _without_json(Path(path))
+    if listed := _listed(path):
+        apart = [scan for scan in listed if scan.fold == TEST]
+        return apart if series is None else [replace(scan, series=series) for scan in apart]
+    return find_scans(path, TEST, series) if (path / "imagesTs").is_dir() else []
 
 
 def image_folders(path: Path, subset: str = "train") -> tuple[Path, Path | None]:
     """Where the images and the labels of the data set at `path` lie; the labels' folder is None if there is none."""
+    path = _without_json(path)
     end = {"train": "Tr", "test": "Ts"}[subset]
     for images, labels in ((f"images{end}", f"labels{end}"), ("images", "labels")):
         if path.is_dir() and (path / images).is_dir():
@@ -99,18 +117,25 @@ def image_folders(path: Path, subset: str = "train") -> tuple[Path, Path | None]
 
 
 def read_dataset_info(path: str | Path) -> DatasetInfo:
-    """What dataset.json in `path` says of channels and labels (nnU-Net v2's form, or the older one of the Decathlon).
+    """What is said of channels and labels in dataset.json (nnU-Net v2's form, or the older one of the Decathlon).
+
+    A JSON list of scans may hold the same keys; a BIDS folder names its channels itself, and its labels in *dseg.tsv.
 
     Raises:
         VolumeError: no JSON, or labels that make no sense (see read_label_scheme).
     """
-    path = Path(path)
-    file = path / "dataset.json"
-    name = path.resolve().name
-    if not file.is_file():
+    path = _without_json(Path(path))
+    file = path if is_table(path) else path / "dataset.json"
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    if not file.is_file() or file.suffix.lower() != ".json":
+        if _is_bids(path):
+            labels = bids_labels(path)
+            return DatasetInfo(name, bids_channels(path), checked_labels(labels, path) if labels else {})
         return DatasetInfo(name)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if file == path and (not isinstance(content, dict) or "labels" not in content):
+            return DatasetInfo(name)  # a list of scans that says nothing of them
         channels = content.get("channel_names", content.get("modality", {}))
         labels = content["labels"]
         channels = [str(channels[key]) for key in sorted(channels, key=int)]
@@ -140,13 +165,42 @@ def checked_labels(labels: Mapping, source: str | Path) -> dict[str, int]:
     return scheme.labels
 
 
+def _without_json(path: Path) -> Path:
+    """dataset.json stands for the folder it describes."""
+    return path.parent if path.name == "dataset.json" and path.is_file() else path
+
+
+def _listed(path: Path) -> list[ScanFiles]:
+    """The cases of a list or a BIDS folder; empty for other layouts."""
+    if is_table(path):
+        return read_table(path)
+    return listed_in(path) or (bids_scans(path) if _is_bids(path) else [])
+
+
+def _is_bids(path: Path) -> bool:
+    return image_folders(path)[0] == path and is_bids(path)
+
+
+def _series_folder(folder: Path, series: str | None) -> Path:
+    try:
+        return patient_series(folder, series) or folder
+    except VolumeError:
+        return folder  # reading it says what is wrong, in one list with all other problems
+
+
+def _holds_series(folder: Path) -> bool:
+    return any(has_dicom(Path(here)) for here, _, _ in os.walk(folder))
+
+
 def _group(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Case -> channels in order, of a folder of images."""
     if has_dicom(folder):
         return {folder.resolve().name: (folder,)}
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     found = [
-        entry for entry in entries if (entry.is_dir() and has_dicom(entry)) or (entry.is_file() and is_nifti(entry))
+        entry
+        for entry in entries
+        if (entry.is_dir() and _holds_series(entry)) or (entry.is_file() and is_image_file(entry))
     ]
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
     for entry in found:
@@ -167,7 +221,7 @@ def _group(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 def _channels_beside(file: Path) -> dict[str, tuple[Path, ...]]:
     """The case of a single file. Given the first channel (_0000), its siblings come along."""
-    if not is_nifti(file):
+    if not is_image_file(file):
         name = file.stem if is_dicom_file(file) else file.name
         return {name: (file,)}
     match = _CHANNEL.fullmatch(stem(file))
@@ -183,10 +237,17 @@ def _put(files: dict[int, Path], number: int, entry: Path) -> None:
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
+    """Case -> label: an image file, a DICOM-SEG or RTSTRUCT, or a folder with one of these."""
     files: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
-        if entry.is_file() and is_nifti(entry) and not entry.name.startswith("."):
-            if stem(entry) in files:
-                raise VolumeError(entry, f"the same case as {files[stem(entry)].name}", "one label file a case")
-            files[stem(entry)] = entry
+        if entry.name.startswith("."):
+            continue
+        if is_image_file(entry) or entry.is_dir():
+            case, is_label = stem(entry), entry.is_file() or bool(labels_below(entry))
+        else:
+            case, is_label = entry.stem, is_dicom_label(entry)
+        if is_label:
+            if case in files:
+                raise VolumeError(entry, f"the same case as {files[case].name}", "one label file a case")
+            files[case] = entry
     return files

@@ -1,6 +1,6 @@
 """A data set read once, from end to end: every problem, and the fingerprint if there is none that matters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from mamba_vision.volumes.fingerprint import (
     pool_intensities,
 )
 from mamba_vision.volumes.parallel import default_workers, for_each
-from mamba_vision.volumes.scans import ScanFiles
+from mamba_vision.volumes.scan_files import ScanFiles
 
 _BYTES_A_VOXEL = 24  # peak of reading, checking and sampling, a voxel and channel
 
@@ -36,6 +36,7 @@ def survey(
     label_values: Sequence[int] | None = None,
     *,
     fix_geometry: str = "error",
+    label_names: Mapping[str, int] | None = None,
     workers: int | None = None,
     seed: int = 1234,
     progress: bool = False,
@@ -48,6 +49,7 @@ def survey(
         channels: how many a case must have; None: as many as the first one has.
         label_values: allowed in the label files; None: any whole number of 0 or more.
         fix_geometry: see read_volume.
+        label_names: values of structures by name, for labels in DICOM.
         workers: cases at once; by default a core each, as far as free memory goes.
         seed: of the foreground samples.
         progress: draw a bar.
@@ -58,7 +60,7 @@ def survey(
     samples = max(min(SAMPLES // len(scans), SAMPLES_A_CASE), 1)
 
     def look(scan: ScanFiles) -> tuple[CheckedCase, CaseFingerprint | None, np.ndarray | None]:
-        checked = check_case(scan, channels, label_values, True, fix_geometry)
+        checked = check_case(scan, channels, label_values, True, fix_geometry, label_names)
         light = CheckedCase(scan, checked.problems, digest=checked.digest)  # lets the voxels go
         if checked.volume is None or checked.label is None:
             return light, None, None

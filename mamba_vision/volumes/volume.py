@@ -75,4 +75,5 @@ def stem(path: str | Path) -> str:
     return name
 
 
-IMAGE_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
+NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
+IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, ".seg.nrrd", ".nrrd", ".mha", ".mhd")

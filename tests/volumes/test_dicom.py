@@ -104,7 +104,7 @@ def test_folders_without_a_volume(tmp_path, stored):
     (tmp_path / "a.txt").write_text("hello")
     _refused(tmp_path, "1 files, none of them DICOM")
     write_report(tmp_path / "report.dcm")
-    _refused(tmp_path, "DICOM files without an image")
+    _refused(tmp_path, "segmentations, contours or reports, but no scan")
     write_series(tmp_path / "single", stored[:, :, :1])
     _refused(tmp_path / "single", "a single slice")
     uid = write_series(tmp_path / "cut", stored)

@@ -53,7 +53,7 @@ def test_files_that_are_no_image(tmp_path):
     _refused(tmp_path / "d.nii.gz", "an empty file")
     (tmp_path / "e.nii.gz").mkdir()
     _refused(tmp_path / "e.nii.gz", "an empty folder; expected a DICOM series")
-    _refused(tmp_path / "e.nii.gz", "a folder; expected a NIfTI file", read_label)
+    _refused(tmp_path / "e.nii.gz", "a folder without a label", read_label)
 
 
 @pytest.mark.parametrize("reader", [read_volume, read_label])
