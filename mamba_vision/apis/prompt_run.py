@@ -1,0 +1,131 @@
+"""Segmenting a picture with the prompts of a command line, or a folder with a file of prompts."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mamba_vision.apis.image_files import find_images, picture_names
+from mamba_vision.apis.prompt_inference import PromptPredictor
+from mamba_vision.datasets.prompt_images import read_prompts
+from mamba_vision.datasets.prompt_simulation import Prompts
+from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
+from mamba_vision.utils.atomic import atomic_path, write_json
+
+COLUMNS = ("image", "boxes", "points", "pixels", "share", "pieces", "box", "centroid", "mean_probability", "error")
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What can be chosen for a run; see tools/segment.py --help."""
+
+    overlays: bool = True
+    statistics: bool = True
+    probabilities: bool = False
+    resume: bool = False
+    amp: bool = False
+
+
+def collect_prompts(
+    inputs: Sequence[str | Path], boxes: Sequence[Sequence[float]] = (), points: Sequence[Sequence[float]] = (),
+    file: str | Path | None = None, recursive: bool = False,
+) -> dict[Path, Prompts]:  # fmt: skip
+    """Pictures and what each is asked; without anything they are asked nothing.
+
+    Args:
+        inputs: pictures, and folders of them.
+        boxes, points: of the only picture.
+        file: prompts of many, see `read_prompts`.
+        recursive: also look into folders inside folders.
+
+    Raises:
+        FileNotFoundError: a picture, folder or file that is not there.
+        ValueError: prompts for one picture where there are more, both ways of giving them, or names without picture.
+    """
+    images = find_images(inputs, recursive)
+    own = Prompts(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([row[:2] for row in points], np.float32).reshape(-1, 2),
+        np.array([row[2] for row in points], np.int64),
+    )
+    given = len(own.boxes) + len(own.points)
+    if given and file is not None:
+        raise ValueError("--prompts: give prompts in a file or by --box and --points, not both")
+    if given and len(images) > 1:
+        raise ValueError(f"--box, --points: found {len(images)} pictures, expected one; give theirs by --prompts FILE")
+    if file is None:
+        return dict.fromkeys(images, own)
+    stored = read_prompts(file)
+    if unknown := sorted(set(stored) - {image.name for image in images}):
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise ValueError(f"{file}: found prompts for {', '.join(unknown[:5])}{more}, of which there is no picture")
+    return {image: stored.get(image.name, Prompts()) for image in images}
+
+
+def segment_pictures(
+    model: PromptSegmentor, pictures: Mapping[Path, Prompts], out: Path, options: PromptOptions,
+    report: Callable[[str], None] = print,
+) -> dict[Path, str]:  # fmt: skip
+    """Segment pictures into masks/*.png (0 and 255), overlays/*.png, statistics.csv and statistics.json.
+
+    A picture that fails is reported, and the others go on.
+
+    Returns:
+        Path to reason, of those that failed.
+    """
+    predictor = PromptPredictor(model, options.amp)
+    names, rows, failed = picture_names(pictures, ".png"), [], {}
+    stored = out / "statistics.json"
+    before = json.loads(stored.read_text(encoding="utf-8")) if options.resume and stored.is_file() else []
+    for number, (path, prompts) in enumerate(pictures.items(), start=1):
+        label, name = f"[{number}/{len(pictures)}] {path}", names[str(path)]
+        if options.resume and (out / "masks" / name).is_file():
+            report(f"{label}: {out / 'masks' / name} is there")
+            rows += [row for row in before if row["image"] == str(path)]
+            continue
+        points = [[*point, int(meant)] for point, meant in zip(prompts.points.tolist(), prompts.labels)]
+        row = {"image": str(path), "boxes": prompts.boxes.tolist(), "points": points}
+        try:
+            result = predictor.set_image(path).predict(prompts.boxes, points)
+            result.save(out / "masks" / name)
+            if options.overlays:
+                _write(out / "overlays" / name, result.overlay())
+            if options.probabilities:
+                _write(out / "probabilities" / name, np.rint(255 * result.probability).astype(np.uint8))
+        except (ValueError, OSError) as error:
+            failed[path] = str(error)
+            rows.append({**row, "error": str(error)})
+            report(f"{label}: failed: {error}")
+            continue
+        rows.append({**row, **result.statistics()})
+        asked = f"{len(prompts.boxes)} boxes, {len(points)} points" if len(prompts.boxes) + len(points) else "no prompt"
+        report(f"{label}: {asked}; {rows[-1]['pixels']} pixels, {100 * rows[-1]['share']:.1f} %")
+    if options.statistics and rows:
+        _write_statistics(out, rows)
+    return failed
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary)
+
+
+def _write_statistics(out: Path, rows: list[dict]) -> None:
+    write_json(out / "statistics.json", rows)
+    with atomic_path(out / "statistics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: object) -> object:
+    """Lists as numbers with spaces between, rows of lists with semicolons."""
+    if not isinstance(value, list):
+        return value
+    if value and isinstance(value[0], list):
+        return "; ".join(str(_cell(one)) for one in value)
+    return " ".join(f"{one:g}" for one in value)
