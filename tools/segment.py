@@ -4,6 +4,9 @@
     python tools/segment.py work_dirs/liver scans/ --out predictions --resume
     python tools/segment.py work_dirs/brain --channels t1.nii.gz flair.nii.gz --out predictions
 
+    python tools/segment.py work_dirs/liver scans/ --folds 0 1 2 3 4 --device cuda:0,cuda:1 --out predictions
+    python tools/segment.py work_dirs/liver scans/ --ensemble work_dirs/liver_2d --format dicom-seg --out predictions
+
 A case of several channels is files CASE_0000.nii.gz, CASE_0001.nii.gz ..., or what --channels lists. For each case the
 labels (in the grid of the scan) and a picture are written, and for all of them statistics.csv, statistics.json and
 run.json. A scan that fails is listed at the end and the others go on; the exit status is then 1.
@@ -16,6 +19,13 @@ from pathlib import Path
 
 from mamba_vision.utils.memory import format_size, parse_size
 
+# As apis.segmentation_files, sliding_window and volume_inference have them, which would take seconds to import.
+FORMATS = ("nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
+SURFACES = ("ply", "gif")
+BUFFERS = ("auto", "memory", "file", "gpu")
+PATTERNS = {"nii.gz": "*.nii.gz", "nrrd": "*.nrrd", "mha": "*.mha", "dicom-seg": "*_seg.dcm",
+            "rtstruct": "*_rtstruct.dcm", "stl": "*.stl", "ply": "*.ply", "gif": "*_surface.gif"}  # fmt: skip
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,7 +36,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help="the channels of one case, in the order of training")  # fmt: skip
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
     parser.add_argument("--series", help="UID, number or description, where a DICOM folder holds several series")
-    parser.add_argument("--checkpoint", type=Path, help="weights; default: the best in the work folder, else the last")
+    models = parser.add_argument_group("models")
+    models.add_argument("--checkpoint", type=Path, help="weights; default: the best in the work folder, else the last")
+    models.add_argument("--folds", nargs="+", default=[], metavar="N",
+                        help="average the logits of these folds (work folder/fold_N); default: the work folder's own "
+                             "checkpoint, or all its folds")  # fmt: skip
+    models.add_argument("--ensemble", type=Path, nargs="+", default=[], metavar="WORK_DIR",
+                        help="further configurations, whose probabilities are averaged with the first's")  # fmt: skip
+    models.add_argument("--postprocessing", default="auto", metavar="auto|none|FILE",
+                        help="auto: what validation chose (postprocessing.json in the work folder)")  # fmt: skip
+    models.add_argument("--keep-largest", nargs="*", metavar="LABEL",
+                        help="of these labels (if none is named, of every one) only the largest piece")  # fmt: skip
     parser.add_argument("--tta", choices=("flips", "none"), default="flips",
                         help="flips: average over mirrored copies, up to 8 times the work (default)")  # fmt: skip
     parser.add_argument("--overlap", type=_overlap, default=0.5, help="of windows, 0 to below 1 (default 0.5)")
@@ -34,9 +54,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-memory", type=_size, metavar="SIZE",
                         help="main memory for the logits, e.g. 8G; beyond it they go to a temporary file in the folder "
                              "of results (default: half of what is free)")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    parser.add_argument("--buffer", choices=BUFFERS, default="auto",
+                        help="where windows are added up; auto: memory up to --max-memory, then a file")  # fmt: skip
+    parser.add_argument("--device", metavar="NAME[,NAME...]",
+                        help="cpu, cuda, cuda:1 ...; several, as cuda:0,cuda:1, share the scans; default: a GPU if "
+                             "there is one")  # fmt: skip
     parser.add_argument("--amp", action="store_true", help="predict in half precision")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="write these labels only")
+    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["nii.gz"], dest="formats",
+                        help="of the labels; default nii.gz. dicom-seg and rtstruct need DICOM scans; stl is a file a "
+                             "label")  # fmt: skip
+    parser.add_argument("--surface", nargs="*", choices=SURFACES, metavar="ply|gif",
+                        help="surfaces of the labels: a file each (ply), a picture that turns (gif); both, if none is "
+                             "named")  # fmt: skip
     parser.add_argument("--statistics", action=argparse.BooleanOptionalAction, default=True,
                         help="volumes, places and intensities of the labels")  # fmt: skip
     parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="a picture a case")
@@ -45,6 +75,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.scans and not args.channels:
         parser.error("nothing to segment: name scans, or the --channels of one")
+    if args.checkpoint and (args.folds or args.ensemble):
+        parser.error("--checkpoint is for a single model: not with --folds or --ensemble")
+    args.surfaces = SURFACES if args.surface == [] else tuple(args.surface or ())
+    args.devices = [name.strip() for name in args.device.split(",")] if args.device else [None]
     return args
 
 
@@ -66,6 +100,16 @@ _positive = _checked("number (expected 1 or more)", int, lambda value: value >= 
 _size = _checked("size (expected one such as 8G or 512M)", parse_size, lambda value: True)
 
 
+def refuse_formats(scans, formats) -> None:
+    """Raises ValueError where DICOM objects are asked for of scans that are none."""
+    for kind in ("dicom-seg", "rtstruct"):
+        for scan in scans if kind in formats else ():
+            if scan.images[0].name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")):
+                raise ValueError(
+                    f"{scan.images[0]}: no DICOM series, which --format {kind} has to refer to. Choose another"
+                )
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # After the arguments, so that --help and a misspelt option answer at once.
@@ -76,41 +120,53 @@ def main(argv: list[str] | None = None) -> int:
 
     with quiet_imports():
         from mamba_vision.apis.scan_collection import collect_scans
+        from mamba_vision.apis.segmentation_files import SegmentOptions
         from mamba_vision.apis.segmentation_progress import ProgressReporter
-        from mamba_vision.apis.segmentation_run import SegmentOptions, segment_scans
-        from mamba_vision.apis.volume_inference import choose_labels
-        from mamba_vision.apis.volume_model import init_volume_model
+        from mamba_vision.apis.segmentation_run import segment_scans
+        from mamba_vision.apis.segmentation_workers import segment_on_devices
+        from mamba_vision.apis.volume_ensemble import EnsembleSource
+        from mamba_vision.apis.volume_inference import choose_labels, choose_steps
+        from mamba_vision.apis.volume_model import choose_device
 
     console = Console(highlight=False, soft_wrap=True)
     try:
         scans = collect_scans(
             args.scans, channels=args.channels, series=args.series, recursive=args.recursive, out=args.out
         )
-        model = init_volume_model(args.model, args.checkpoint, args.device)
-        choose_labels(model.plan["labels"], args.labels)
+        options = SegmentOptions(
+            tta=args.tta, overlap=args.overlap, max_memory=args.max_memory, amp=args.amp, labels=args.labels,
+            probabilities=args.probabilities, batch_size=args.batch_size, buffer=args.buffer,
+            postprocessing=args.postprocessing, keep_largest=args.keep_largest, formats=tuple(args.formats),
+            surfaces=args.surfaces, statistics=args.statistics, preview=args.preview, resume=args.resume,
+        )  # fmt: skip
+        source = EnsembleSource((args.model, *args.ensemble), tuple(args.folds), args.checkpoint)
+        devices = [choose_device(name) for name in args.devices]
+        model = source.build(devices[0] if len(devices) == 1 else "cpu")
+        choose_labels(model.labels, options.labels)
+        choose_steps(model, options)
+        refuse_formats(scans, options.formats)
         args.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options = SegmentOptions(
-        tta=args.tta, overlap=args.overlap, max_memory=args.max_memory, amp=args.amp,
-        labels=tuple(args.labels) if args.labels else None, batch_size=args.batch_size, statistics=args.statistics,
-        preview=args.preview, probabilities=args.probabilities, resume=args.resume,
-    )  # fmt: skip
-    names = ", ".join(name for name, value in model.plan["labels"].items() if value)
-    device = next(model.parameters()).device
+    names = ", ".join(name for name, value in model.labels.items() if value)
+    where = ", ".join(map(str, devices))
     memory = f", at most {format_size(args.max_memory)} for logits" if args.max_memory else ""
-    console.print(f"{len(scans)} scan{'s'[: len(scans) > 1]}; {names}; {model.checkpoint} on {device}{memory}")
+    console.print(f"{len(scans)} scan{'s'[: len(scans) > 1]}; {names}; {model.describe()} on {where}{memory}")
     try:
         with ProgressReporter(len(scans), console) as reporter:
-            failures = segment_scans(model, scans, args.out, options, reporter)
+            if len(devices) == 1:
+                failures = segment_scans(model, scans, args.out, options, reporter)
+            else:
+                del model
+                failures = segment_on_devices(source, list(map(str, devices)), scans, args.out, options, reporter)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
-    written = [name for name in ("statistics.csv", "run.json") if (args.out / name).is_file()]
-    console.print(
-        f"{len(scans) - len(failures)} of {len(scans)} segmented; in {args.out}: *.nii.gz, {', '.join(written)}"
-    )
+    kinds = sorted({PATTERNS[kind] for kind in (*options.formats, *options.surfaces)})
+    written = kinds + [name for name in ("statistics.csv", "run.json") if (args.out / name).is_file()]
+    good = len(scans) - sum(scan.case in failures for scan in scans)
+    console.print(f"{good} of {len(scans)} segmented; in {args.out}: {', '.join(written)}")
     if failures:
         console.print("Failed:", style="bold red")
         for case, reason in failures.items():

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from matplotlib.image import imread
 from segmentation_case import expected_mask, make_scan, make_work_dir
@@ -196,9 +198,88 @@ def test_dicom_series(segment, work, tmp_path, capsys):
     assert segment(work, tmp_path / "patients" / "two", "--series", "native", "--out", tmp_path / "chosen") == 0
 
 
+def test_every_format(segment, work, tmp_path):
+    image = make_scan()
+    uids = [pydicom.uid.generate_uid() for _ in range(2)]
+    for series in ("native", "portal venous"):
+        _write_dicom(tmp_path / "patients" / "one", image, series, len(series))
+    for file in (tmp_path / "patients" / "one").iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uids
+        dataset.save_as(file)
+    out = tmp_path / "out"
+    assert segment(
+        work, tmp_path / "patients", "--series", "native", "--out", out, "--tta", "none", "--no-preview", "--surface",
+        "--format", "nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl",
+    ) == 0  # fmt: skip
+    assert sorted(file.name for file in out.iterdir()) == [
+        "one.mha", "one.nii.gz", "one.nrrd", "one_gray.ply", "one_gray.stl", "one_rtstruct.dcm", "one_seg.dcm",
+        "one_surface.gif", "one_white.ply", "one_white.stl", "run.json", "statistics.csv", "statistics.json",
+    ]  # fmt: skip
+    found = highdicom.seg.segread(out / "one_seg.dcm")
+    assert found.NumberOfFrames > 5 and found.StudyInstanceUID == uids[0]
+    referred = {item.ReferencedSOPInstanceUID for item in found.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    native = [pydicom.dcmread(file) for file in (tmp_path / "patients" / "one").glob("6_*")]
+    assert referred <= {one.SOPInstanceUID for one in native}
+    assert _cases(out)["one"]["outputs"] == ["nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl", "ply", "gif"]
+    stamp = (out / "one.mha").stat().st_mtime_ns
+    resumed = [work, tmp_path / "patients", "--series", "native", "--out", out, "--tta", "none", "--resume"]
+    assert segment(*resumed, "--no-preview", "--format", "mha") == 0
+    assert (out / "one.mha").stat().st_mtime_ns == stamp
+    assert segment(*resumed) == 0  # a preview was not there yet
+    assert (out / "one_preview.png").exists()
+
+
+def test_folds_an_ensemble_and_their_clean_up(segment, tmp_path, capsys):
+    work = make_work_dir(tmp_path / "work")
+    for fold in (0, 1):
+        make_work_dir(work / f"fold_{fold}")
+    make_work_dir(tmp_path / "other", patch=(6, 12, 20))
+    (work / "postprocessing.json").write_text('{"steps": [{"name": "gray", "labels": [1]}]}')
+    array = np.asarray(make_scan().dataobj).copy()
+    array[0, 0, 0], array[0, 0, 3] = 1, 2
+    nib.save(nib.Nifti1Image(array, make_scan().affine), tmp_path / "a.nii")
+    for arguments, gray, white in (
+        (["--folds", "0", "1"], 0, 4),
+        (["--folds", "0", "1", "--postprocessing", "none"], 1, 4),
+        (["--ensemble", tmp_path / "other"], 1, 4),  # chosen for one configuration, not for this pair
+        (["--ensemble", tmp_path / "other", "--postprocessing", work / "postprocessing.json"], 0, 4),
+        (["--keep-largest"], 0, 0),
+        (["--postprocessing", "none", "--keep-largest", "white"], 1, 0),
+    ):
+        out = tmp_path / "out"
+        assert segment(work, tmp_path / "a.nii", "--out", out, "--tta", "none", "--resume", *arguments) == 0
+        said = capsys.readouterr().out
+        assert "already finished" not in said, arguments
+        mask = _mask(out / "a.nii.gz")
+        assert (mask[0, 0, 0], mask[0, 0, 3]) == (gray, white), arguments
+        assert ("2 models of" in said) == ("--folds" in arguments)
+    members = json.loads((out / "run.json").read_text())["model"]
+    assert members["sha256"] and "members" not in members
+    assert segment(work, tmp_path / "a.nii", "--out", out, "--folds", "0", "7") == 2
+    assert "fold_7: no checkpoint" in capsys.readouterr().err
+
+
+def test_two_devices(segment, work, scans, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "mamba_vision.apis.segmentation_workers.segment_on_devices", lambda *args: asked.extend(args) or {"b": "why"}
+    )
+    assert segment(work, scans, "--out", tmp_path / "out", "--max-memory", "8G", "--device", "cpu,cpu") == 1
+    source, devices, found, out, options, _ = asked
+    assert source.work_dirs == (work,) and devices == ["cpu", "cpu"] and out == tmp_path / "out"
+    assert [scan.case for scan in found] == ["a", "b"] and options.max_memory == 8 * 2**30
+    said = capsys.readouterr().out
+    assert "on cpu, cpu" in said and "1 of 2 segmented" in said and "b: why" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{scans}", "--format", "rtstruct"], "no DICOM series, which --format rtstruct has to refer to"),
+        (["{scans}", "--keep-largest", "liver"], "keep_largest: expected some of gray, white, found liver"),
+        (["{scans}", "--postprocessing", "{tmp}/none.json"], "find_postprocessing"),
+        (["{scans}", "--device", "cpu,abacus"], "device: 'abacus'"),
         (["{tmp}/empty"], "an empty folder; expected scans"),
         (["{tmp}/empty", "--recursive"], "no scan in it or below"),
         (["{tmp}/none.nii.gz"], "no such file or folder"),
@@ -281,6 +362,6 @@ def test_an_interrupt_says_how_to_go_on(segment, work, scans, tmp_path, monkeypa
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mamba_vision.apis.segmentation_run.inference_volume", interrupted)
+    monkeypatch.setattr("mamba_vision.apis.segmentation_run.segment_prepared", interrupted)
     assert segment(work, scans, "--out", tmp_path / "out") == 130
     assert "--resume" in capsys.readouterr().err
