@@ -71,6 +71,10 @@ def check_case(
         problems.append(Problem.of(scan.case, error))
     else:
         problems += _check_voxels(scan, volume)
+        if scan.stacked and channels not in (None, len(volume.array)):
+            found = f"{len(volume.array)} channels along the fourth axis"
+            cure = "Correct the channels (modality) in dataset.json"
+            problems.append(Problem(scan.case, str(scan.images[0]), found, f"{channels} channels", cure))
     if scan.label is not None:
         try:
             label = read_scan_label(scan, volume, fix_geometry, label_names)
@@ -157,7 +161,7 @@ def write_problems(path: str | Path, problems: Sequence[Problem]) -> Path:
 
 def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> list[Problem]:
     problems = []
-    if channels is not None and len(scan.images) != channels:
+    if channels is not None and len(scan.images) != channels and not scan.stacked:
         names = ", ".join(path.name for path in scan.images)
         problems.append(
             Problem(
@@ -183,7 +187,8 @@ def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> lis
 
 def _check_voxels(scan: ScanFiles, volume: Volume) -> list[Problem]:
     problems = []
-    for path, channel in zip(scan.images, volume.array):
+    paths = scan.images * len(volume.array) if scan.stacked else scan.images
+    for path, channel in zip(paths, volume.array):
         low, high = float(channel.min()), float(channel.max())
         if low == high:
             problems.append(Problem(scan.case, str(path), f"every voxel is {low:g}", "an image", "Export it again"))
