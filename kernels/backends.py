@@ -1,8 +1,9 @@
-"""Which implementation of an op runs: Triton kernels, portable PyTorch, or the reference.
+"""Which implementation of an op runs: Triton kernels, C++, portable PyTorch, or the reference.
 
 The choice is made by the device of the tensors, and may be overridden for the whole process by the environment
 variable MAMBA_VISION_BACKEND (read at import) or for a block of code by `use_backend`. Asking for a backend that
-cannot run is an error that says why; nothing is replaced in silence.
+cannot run is an error that says why; nothing is replaced in silence. `native`, the C++ on a CPU, runs only when asked
+for, as it needs a compiler. An op that has no C++ runs portably then, so that a whole model can ask for it.
 """
 
 import importlib
@@ -17,12 +18,15 @@ from typing import NamedTuple
 
 import torch
 
-BACKENDS = ("triton", "portable", "reference")
-_FILES = {"triton": "triton_impl", "portable": "portable", "reference": "reference"}
+BACKENDS = ("triton", "native", "portable", "reference")
+_FILES = {"triton": "triton_impl", "native": "native_impl", "portable": "portable", "reference": "reference"}
 
 # Facts of the installation, as plain globals: torch.compile can read these, but not look for files.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-_TRITON_OPS = tuple(path.parent.name for path in Path(__file__).parent.glob(f"*/{_FILES['triton']}.py"))
+_TRITON_OPS, _NATIVE_OPS = (
+    tuple(path.parent.name for path in Path(__file__).parent.glob(f"*/{_FILES[name]}.py"))
+    for name in ("triton", "native")
+)
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # Triton too reads it at import
 
 # A plain global, not a context variable: torch.compile guards on it, so a compiled graph follows `use_backend`.
@@ -45,7 +49,7 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Run the ops called inside the block on one backend, whatever the tensors' device. Process-wide, not per thread.
 
     Args:
-        name: "triton", "portable" or "reference"; None goes back to the choice by device.
+        name: "triton", "native", "portable" or "reference"; None goes back to the choice by device.
 
     Raises:
         ValueError: for another name.
@@ -71,6 +75,8 @@ def backend_for(tensor: torch.Tensor, op: str = "selective_scan") -> Choice:
         BackendError: a backend was asked for (`use_backend`, MAMBA_VISION_BACKEND) that cannot run.
     """
     name = choose(op, tensor)
+    if _requested == "native" and name == "portable":
+        return Choice(name, f"'native' was asked for, and {op} has no C++")
     if _requested is not None:
         return Choice(name, "asked for by use_backend or MAMBA_VISION_BACKEND")
     if name == "triton":
@@ -90,6 +96,12 @@ def choose(op: str, tensor: torch.Tensor, only_portable: str | None = None) -> s
     if _requested is None:
         return "portable" if only_portable or triton_obstacle(op, device) else "triton"
     _check_name(_requested, "MAMBA_VISION_BACKEND")
+    if _requested == "native":
+        if device != "cpu":
+            raise BackendError(
+                f"backend 'native' was asked for, but runs on the CPU only: the tensors are on '{device}'"
+            )
+        return "native" if op in _NATIVE_OPS and not only_portable else "portable"
     obstacle = (only_portable or triton_obstacle(op, device, asked=True)) if _requested == "triton" else None
     if obstacle:
         raise BackendError(f"backend 'triton' was asked for, but cannot run {op}: {obstacle}")

@@ -1,4 +1,5 @@
-"""The backends under test: portable always, Triton in its interpreter (TRITON_INTERPRET=1) or on a GPU (-m gpu)."""
+"""The backends under test: portable always, C++ where there is a compiler, Triton in its interpreter
+(TRITON_INTERPRET=1) or on a GPU (-m gpu)."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from mamba_vision.kernels import use_backend
+from mamba_vision.kernels.native.build import BuildError, find_compiler
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
@@ -26,6 +28,7 @@ class Backend(NamedTuple):
 
 PARAMETERS = [
     pytest.param(Backend("portable", "cpu"), id="portable"),
+    pytest.param(Backend("native", "cpu"), id="native"),
     pytest.param(Backend("portable", "cuda"), id="portable-gpu", marks=pytest.mark.gpu),
     pytest.param(Backend("triton", "cuda"), id="triton-gpu", marks=pytest.mark.gpu),
 ]
@@ -38,5 +41,10 @@ def backend(request) -> Iterator[Backend]:
     """Every test with this fixture runs on each backend; the ops called inside use it."""
     if request.param.device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
+    if request.param.name == "native":
+        try:
+            find_compiler()
+        except BuildError as error:
+            pytest.skip(str(error))
     with use_backend(request.param.name):
         yield request.param

@@ -39,7 +39,9 @@ def test_use_backend_nests_and_ends():
 
 
 def test_unknown_backend():
-    with pytest.raises(ValueError, match=r"use_backend: unknown backend 'cuda', expected one of triton, portable"):
+    with pytest.raises(
+        ValueError, match=r"use_backend: unknown backend 'cuda', expected one of triton, native, portable"
+    ):
         use_backend("cuda").__enter__()
 
 

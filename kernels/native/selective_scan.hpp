@@ -1,0 +1,58 @@
+// The selective scan on CPUs: what the PyTorch backend and the ONNX Runtime operator call.
+//
+//   s_t = softplus(delta_t + delta_bias);  h_t = exp(s_t A) h_{t-1} + s_t B_t u_t
+//   y_t = C_t h_t + D u_t;                 out_t = y_t silu(z_t)              (arXiv 2312.00752)
+//
+// Work is cut into tasks, which may run in any order and on any thread: (batch, group, part of the group's channels).
+// A task goes over tiles of TILE steps; within a tile over blocks of as many channels as a vector register has lanes.
+
+#pragma once
+
+#include <cstdint>
+
+namespace mamba_vision {
+
+constexpr int64_t TILE = 32;  // also the distance of the states that forward keeps for backward
+
+// A tensor (batch, channels, length), or (batch, groups x state, length) for B and C, with strides in elements.
+struct Sequence {
+    void* data;  // null where an optional tensor is absent
+    int64_t batch, channel, step;
+};
+
+// Everything is float, or everything is double. Sizes and strides in elements; all but sequences are contiguous.
+struct Scan {
+    int64_t batch, channels, length, state, groups;
+    int64_t parts;           // tasks that share a group, from `parts_for`
+    int64_t is_double, delta_softplus;
+    Sequence u, delta, z;    // z may be absent
+    Sequence B, C;           // (batch, groups x state, length), or absent where constant
+    const void *A;           // (channels, state)
+    const void *constant_B, *constant_C;  // (channels, state), or null
+    const void *D, *delta_bias;           // (channels), or null
+    const void *initial;     // (batch, state, channels), or null for zeros
+    void *saved;             // (tiles, batch, state, channels): states before the tiles; may be null in forward
+    // forward writes
+    Sequence out;
+    void *last;              // (batch, state, channels), or null
+    // backward reads
+    Sequence grad_out;
+    const void *grad_last;   // (batch, state, channels), or null for zeros
+    // backward writes; dz is present if z is
+    Sequence du, ddelta, dz;
+    void *dA;                // (batch, state, channels): a sum over steps
+    void *dB, *dC;           // (parts, batch, groups, length, state): sums over a part's channels; constant: as dA
+    void *dD, *dbias;        // (batch, channels), or null
+    void *dinitial;          // (batch, state, channels)
+};
+
+// Into how many tasks to cut a group's channels, for so many threads.
+int64_t parts_for(int64_t batch, int64_t groups, int64_t channels, int64_t threads, bool is_double);
+
+inline int64_t tasks(const Scan& scan) { return scan.batch * scan.groups * scan.parts; }
+
+// One task each; memory for its own use is taken from the heap.
+void forward_task(const Scan& scan, int64_t task);
+void backward_task(const Scan& scan, int64_t task);
+
+}  // namespace mamba_vision
