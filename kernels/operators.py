@@ -1,8 +1,49 @@
 """What the torch.library operators of this package have in common."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.autograd.function import once_differentiable
+
+
+def plainly(tensor: torch.Tensor) -> bool:
+    """Whether an op may run past torch.library: an ordinary tensor, and nobody who traces or counts operators.
+
+    What torch.library does around an operator takes the host longer than a small scan takes the GPU.
+    """
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def past_library(
+    run: Callable, setup_context: Callable, differentiate: Callable, hidden: int | None = None
+) -> Callable:
+    """The operator made of these three as an ordinary autograd function, for where `plainly` says so.
+
+    hidden: the output that is only there for backward.
+    """
+
+    class Operator(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            outputs = run(*inputs)
+            if hidden is not None:
+                ctx.mark_non_differentiable(outputs[hidden])
+            setup_context(ctx, inputs, outputs)
+            return outputs
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx, *gradients):
+            return differentiate(ctx, *gradients)
+
+    return Operator.apply
 
 
 def without_autocast(tensor: torch.Tensor) -> AbstractContextManager:

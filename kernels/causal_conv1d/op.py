@@ -5,7 +5,7 @@ import torch
 from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d.reference import causal_conv1d_reference
 from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
-from mamba_vision.kernels.operators import or_empty, or_none, without_autocast
+from mamba_vision.kernels.operators import or_empty, or_none, past_library, plainly, without_autocast
 
 ACTIVATIONS = (None, "silu", "swish")
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_states, Tensor? seq_idx"
@@ -50,7 +50,9 @@ def causal_conv1d(
         with without_autocast(x):
             out, final_states = causal_conv1d_reference(*inputs, activation is not None)
     else:
-        out, final_states = torch.ops.mamba_vision.causal_conv1d(*inputs, activation is not None, backend)
+        out, final_states = (_direct if plainly(x) else torch.ops.mamba_vision.causal_conv1d)(
+            *inputs, activation is not None, backend
+        )
     return (out, final_states) if return_final_states else out
 
 
@@ -82,14 +84,17 @@ def _check(x, weight, bias, activation, initial_states, return_final_states, seq
     check_device("x", x=x, weight=weight, bias=bias, initial_states=initial_states, seq_idx=seq_idx)
 
 
-@torch.library.custom_op(
+def _run(x, weight, bias, initial_states, seq_idx, silu, backend):
+    with without_autocast(x):
+        return load("causal_conv1d", backend).forward(x, weight, bias, initial_states, seq_idx, silu)
+
+
+_forward = torch.library.custom_op(
     "mamba_vision::causal_conv1d",
+    _run,
     mutates_args=(),
     schema=f"({_TENSORS}, bool silu, str backend) -> (Tensor, Tensor)",
 )
-def _forward(x, weight, bias, initial_states, seq_idx, silu, backend):
-    with without_autocast(x):
-        return load("causal_conv1d", backend).forward(x, weight, bias, initial_states, seq_idx, silu)
 
 
 @_forward.register_fake
@@ -97,17 +102,20 @@ def _(x, weight, bias, initial_states, seq_idx, silu, backend):
     return torch.empty_like(x), x.new_empty(*x.shape[:2], weight.shape[1] - 1)
 
 
-@torch.library.custom_op(
-    "mamba_vision::causal_conv1d_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad_out, Tensor? grad_final_states, {_TENSORS}, bool silu, str backend) -> "
-    "(Tensor, Tensor, Tensor, Tensor)",
-)
-def _backward(grad_out, grad_final_states, x, weight, bias, initial_states, seq_idx, silu, backend):
+def _run_backward(grad_out, grad_final_states, x, weight, bias, initial_states, seq_idx, silu, backend):
     with without_autocast(x):
         module = load("causal_conv1d", backend)
         gradients = module.backward(grad_out, grad_final_states, x, weight, bias, initial_states, seq_idx, silu)
     return or_empty(weight, *gradients)
+
+
+_backward = torch.library.custom_op(
+    "mamba_vision::causal_conv1d_backward",
+    _run_backward,
+    mutates_args=(),
+    schema=f"(Tensor grad_out, Tensor? grad_final_states, {_TENSORS}, bool silu, str backend) -> "
+    "(Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 @_backward.register_fake
@@ -124,10 +132,11 @@ def _setup_context(ctx, inputs, output):
 def _differentiate(ctx, grad_out, grad_final_states):
     inputs = ctx.saved_tensors
     grad_out = torch.zeros_like(inputs[0]) if grad_out is None else grad_out
-    gradients = torch.ops.mamba_vision.causal_conv1d_backward(
+    gradients = (_run_backward if plainly(grad_out) else torch.ops.mamba_vision.causal_conv1d_backward)(
         grad_out, grad_final_states, *inputs, ctx.silu, ctx.backend
     )
     return (*or_none(inputs[:4], gradients), None, None, None)
 
 
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)
+_direct = past_library(_run, _setup_context, _differentiate)

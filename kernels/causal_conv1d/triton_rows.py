@@ -1,8 +1,9 @@
 """Causal depthwise convolution (+ SiLU) of channels-last tokens: every row is read once, forward and backward.
 
 A program walks over `run_steps` steps in tiles of T rows that lie in registers (a lane has V channels, see
-triton_common), so the taps of a step are register names, and what reaches over a tile's edge is the tile before. Tensors are views
-(b, k, row, c) with stride 1 between channels; `order` (b or 1, k, step) maps the steps of x to rows, -1 to zeros.
+triton_common), so the taps of a step are register names, and what reaches over a tile's edge is the tile before.
+Tensors are views (b, k, row, c) with stride 1 between channels; `order` (b or 1, k, step) maps the steps of x to
+rows, -1 to zeros.
 """
 
 import triton

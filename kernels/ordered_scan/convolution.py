@@ -4,7 +4,7 @@ import torch
 
 from mamba_vision.kernels.backends import choose
 from mamba_vision.kernels.checks import cast, check_float, compute_dtype
-from mamba_vision.kernels.operators import or_empty, or_none, without_autocast
+from mamba_vision.kernels.operators import or_empty, or_none, past_library, plainly, without_autocast
 from mamba_vision.kernels.ordered_scan import op as along
 
 _TENSORS = "Tensor x, Tensor order, Tensor weight, Tensor? bias"
@@ -43,18 +43,22 @@ def ordered_conv1d(
     along.check_convolution(x, order, weight, bias, activation)
     check_float(x=x, weight=weight, bias=bias)
     work = compute_dtype(x)
-    out = torch.ops.mamba_vision.ordered_conv1d(x, order, cast(weight, work), cast(bias, work), activation is not None)
+    out = (_direct if plainly(x) else torch.ops.mamba_vision.ordered_conv1d)(
+        x, order, cast(weight, work), cast(bias, work), activation is not None
+    )
     return out.transpose(0, 1)
 
 
-@torch.library.custom_op(
-    "mamba_vision::ordered_conv1d", mutates_args=(), schema=f"({_TENSORS}, bool silu) -> Tensor"
-)  # fmt: skip
-def _forward(x, order, weight, bias, silu):
+def _run(x, order, weight, bias, silu):
     from mamba_vision.kernels.ordered_scan.triton_impl import convolve
 
     with without_autocast(x):
         return convolve(x, order, weight, bias, silu)
+
+
+_forward = torch.library.custom_op(
+    "mamba_vision::ordered_conv1d", _run, mutates_args=(), schema=f"({_TENSORS}, bool silu) -> Tensor"
+)
 
 
 @_forward.register_fake
@@ -62,16 +66,19 @@ def _(x, order, weight, bias, silu):
     return x.new_empty(order.shape[-2], x.shape[0], order.shape[-1], x.shape[2])
 
 
-@torch.library.custom_op(
-    "mamba_vision::ordered_conv1d_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad_out, {_TENSORS}, bool silu) -> (Tensor, Tensor, Tensor)",
-)
-def _backward(grad_out, x, order, weight, bias, silu):
+def _run_backward(grad_out, x, order, weight, bias, silu):
     from mamba_vision.kernels.ordered_scan.triton_impl import convolve_backward
 
     with without_autocast(x):
         return or_empty(x, *convolve_backward(grad_out, x, order, weight, bias, silu))
+
+
+_backward = torch.library.custom_op(
+    "mamba_vision::ordered_conv1d_backward",
+    _run_backward,
+    mutates_args=(),
+    schema=f"(Tensor grad_out, {_TENSORS}, bool silu) -> (Tensor, Tensor, Tensor)",
+)
 
 
 @_backward.register_fake
@@ -86,9 +93,12 @@ def _setup_context(ctx, inputs, output):
 
 def _differentiate(ctx, grad_out):
     x, order, weight, bias = ctx.saved_tensors
-    found = torch.ops.mamba_vision.ordered_conv1d_backward(grad_out, x, order, weight, bias, ctx.silu)
+    found = (_run_backward if plainly(grad_out) else torch.ops.mamba_vision.ordered_conv1d_backward)(
+        grad_out, x, order, weight, bias, ctx.silu
+    )
     dx, dweight, dbias = or_none((x, weight, bias), found)
     return dx, None, dweight, dbias, None
 
 
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)
+_direct = past_library(_run, _setup_context, _differentiate)

@@ -6,7 +6,14 @@ from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.causal_conv1d import causal_conv1d
 from mamba_vision.kernels.causal_conv1d.op import ACTIVATIONS
 from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
-from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
+from mamba_vision.kernels.operators import (
+    keeps_for_backward,
+    or_empty,
+    or_none,
+    past_library,
+    plainly,
+    without_autocast,
+)
 from mamba_vision.kernels.ordered_scan.exported import ordered_scan_exported
 from mamba_vision.kernels.ordered_scan.orders import take
 from mamba_vision.kernels.ordered_scan.reference import channels_first, ordered_scan_reference
@@ -82,7 +89,7 @@ def ordered_scan(
             return ordered_scan_reference(*inputs, *options, scan=selective_scan, conv=causal_conv1d)
     # Triton's backward of a gated scan runs the forward anew, as it needs the ungated output too
     keep = keeps_for_backward(*inputs) and not (backend == "triton" and z is not None)
-    return torch.ops.mamba_vision.ordered_scan(*inputs, *options, keep, backend)[0]
+    return (_direct if plainly(x) else torch.ops.mamba_vision.ordered_scan)(*inputs, *options, keep, backend)[0]
 
 
 def ordered_conv1d(
@@ -153,15 +160,18 @@ def _check(x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bi
     check_device("x", x=x, order=order, dt=dt, dt_weight=dt_weight, A=A, B=B, C=C, D=D, dt_bias=dt_bias, z=z)
 
 
-@torch.library.custom_op(
-    "mamba_vision::ordered_scan",
-    mutates_args=(),
-    schema=f"({_TENSORS}, {_OPTIONS}, bool keep, str backend) -> (Tensor, Tensor)",
-)
-def _forward(x, *arguments):
+def _run(x, *arguments):
     *arguments, backend = arguments
     with without_autocast(x):
         return load("ordered_scan", backend).forward(x, *arguments)
+
+
+_forward = torch.library.custom_op(
+    "mamba_vision::ordered_scan",
+    _run,
+    mutates_args=(),
+    schema=f"({_TENSORS}, {_OPTIONS}, bool keep, str backend) -> (Tensor, Tensor)",
+)
 
 
 @_forward.register_fake
@@ -171,16 +181,19 @@ def _(x, order, dt, dt_weight, A, *arguments):
     return out, A.new_empty(load("ordered_scan", backend).saved_shape(x, order, A) if keep else (0,))
 
 
-@torch.library.custom_op(
-    "mamba_vision::ordered_scan_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad_out, {_TENSORS}, Tensor saved, {_OPTIONS}, str backend) -> ({', '.join(['Tensor'] * 11)})",
-)
-def _backward(grad_out, *arguments):
+def _run_backward(grad_out, *arguments):
     *arguments, backend = arguments
     with without_autocast(grad_out):
         gradients = load("ordered_scan", backend).backward(grad_out, *arguments)
     return or_empty(grad_out, *gradients)
+
+
+_backward = torch.library.custom_op(
+    "mamba_vision::ordered_scan_backward",
+    _run_backward,
+    mutates_args=(),
+    schema=f"(Tensor grad_out, {_TENSORS}, Tensor saved, {_OPTIONS}, str backend) -> ({', '.join(['Tensor'] * 11)})",
+)
 
 
 @_backward.register_fake
@@ -199,7 +212,7 @@ def _differentiate(ctx, grad_out, _):
     *inputs, saved = ctx.saved_tensors
     if grad_out is None:
         return (None,) * 17
-    gradients = torch.ops.mamba_vision.ordered_scan_backward(
+    gradients = (_run_backward if plainly(grad_out) else torch.ops.mamba_vision.ordered_scan_backward)(
         grad_out, *inputs, saved, ctx.merge_sum, ctx.token_rows, ctx.delta_softplus, ctx.backend
     )
     x, _, *rest = inputs
@@ -208,3 +221,4 @@ def _differentiate(ctx, grad_out, _):
 
 
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)
+_direct = past_library(_run, _setup_context, _differentiate, hidden=1)

@@ -4,7 +4,14 @@ import torch
 
 from mamba_vision.kernels.backends import choose, load
 from mamba_vision.kernels.checks import cast, check_device, check_float, check_shape, compute_dtype
-from mamba_vision.kernels.operators import keeps_for_backward, or_empty, or_none, without_autocast
+from mamba_vision.kernels.operators import (
+    keeps_for_backward,
+    or_empty,
+    or_none,
+    past_library,
+    plainly,
+    without_autocast,
+)
 from mamba_vision.kernels.selective_scan.reference import selective_scan_reference
 
 _TENSORS = (
@@ -71,7 +78,9 @@ def selective_scan(
             out, last_state = selective_scan_reference(*inputs, delta_softplus, out_dtype)
     else:
         keep = keeps_for_backward(*inputs)
-        out, last_state, _ = torch.ops.mamba_vision.selective_scan(*inputs, delta_softplus, out_dtype, keep, backend)
+        out, last_state, _ = (_direct if plainly(u) else torch.ops.mamba_vision.selective_scan)(
+            *inputs, delta_softplus, out_dtype, keep, backend
+        )
     return (out, last_state) if return_last_state else out
 
 
@@ -142,17 +151,20 @@ def _canonical(name: str, M: torch.Tensor, u: torch.Tensor, A: torch.Tensor) -> 
     return M
 
 
-@torch.library.custom_op(
-    "mamba_vision::selective_scan",
-    mutates_args=(),
-    schema=f"({_TENSORS}, bool delta_softplus, ScalarType out_dtype, bool keep, str backend) -> "
-    "(Tensor, Tensor, Tensor)",
-)
-def _forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dtype, keep, backend):
+def _run(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dtype, keep, backend):
     with without_autocast(u):
         return load("selective_scan", backend).forward(
             u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dtype, keep
         )
+
+
+_forward = torch.library.custom_op(
+    "mamba_vision::selective_scan",
+    _run,
+    mutates_args=(),
+    schema=f"({_TENSORS}, bool delta_softplus, ScalarType out_dtype, bool keep, str backend) -> "
+    "(Tensor, Tensor, Tensor)",
+)
 
 
 @_forward.register_fake
@@ -161,13 +173,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dt
     return torch.empty_like(u, dtype=out_dtype), A.new_empty(u.shape[0], *A.shape), A.new_empty(saved)
 
 
-@torch.library.custom_op(
-    "mamba_vision::selective_scan_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, Tensor saved, bool delta_softplus, str backend) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _backward(
+def _run_backward(
     grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus, backend
 ):
     with without_autocast(u):
@@ -175,6 +181,15 @@ def _backward(
             grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus
         )
     return or_empty(A, *gradients)
+
+
+_backward = torch.library.custom_op(
+    "mamba_vision::selective_scan_backward",
+    _run_backward,
+    mutates_args=(),
+    schema=f"(Tensor grad_out, Tensor? grad_last_state, {_TENSORS}, Tensor saved, bool delta_softplus, str backend) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 
 
 @_backward.register_fake
@@ -194,10 +209,11 @@ def _differentiate(ctx, grad_out, grad_last_state, _):
     u = inputs[0]
     if grad_out is None:
         grad_out = torch.zeros_like(u, dtype=ctx.out_dtype)
-    gradients = torch.ops.mamba_vision.selective_scan_backward(
+    gradients = (_run_backward if plainly(grad_out) else torch.ops.mamba_vision.selective_scan_backward)(
         grad_out, grad_last_state, *inputs, saved, ctx.delta_softplus, ctx.backend
     )
     return (*or_none(inputs, gradients), None, None, None, None)
 
 
 torch.library.register_autograd(_forward, _differentiate, setup_context=_setup_context)
+_direct = past_library(_run, _setup_context, _differentiate, hidden=2)
