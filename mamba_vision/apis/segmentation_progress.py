@@ -27,11 +27,11 @@ class ProgressReporter:
     """Reports to a console; a context manager, as a live display has to be closed.
 
     Args:
-        total: scans in the run.
+        total: scans in the run; None if it is not known.
         console: rich's; standard output by default.
     """
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    def __init__(self, total: int | None, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._total, self._ended = total, 0
         self._progress = Progress(
@@ -39,7 +39,7 @@ class ProgressReporter:
             TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True,
             disable=not self.console.is_terminal,
         )  # fmt: skip
-        self._all = self._progress.add_task("scans", total=total, visible=total > 1)
+        self._all = self._progress.add_task("scans", total=total, visible=total != 1)
         self._cases: dict[str, _Case] = {}
 
     def __enter__(self) -> "ProgressReporter":
@@ -78,7 +78,7 @@ class ProgressReporter:
         if known is not None:
             self._progress.remove_task(known.task)
         self._show_all()
-        line = Text(f"[{self._ended}/{self._total}] ", style="dim")
+        line = Text(f"[{self._ended}/{self._total}] " if self._total else f"[{self._ended}] ", style="dim")
         line.append(case, style="bold red" if failed else "bold")
         line.append(f": failed: {message}" if failed else f": {message}")
         self.console.print(line, soft_wrap=True)
@@ -87,7 +87,7 @@ class ProgressReporter:
         under_way = sum(0.99 * known.share for known in self._cases.values())
         self._progress.update(
             self._all, completed=self._ended + under_way,
-            description=f"scan {min(self._ended + 1, self._total)} of {self._total}",
+            description=f"scan {min(self._ended + 1, self._total)} of {self._total}" if self._total else "scans",
         )  # fmt: skip
 
     def _say_rarely(self, case: str, known: "_Case", done: int, total: int) -> None:

@@ -168,10 +168,15 @@ def model_folders(source: str | Path | Config, folds: Sequence[str | int] = ()) 
         trained = [inner for inner in sorted(folder.glob("fold_*")) if _has_checkpoint(inner)]
         numbered = [inner for inner in trained if inner.name != "fold_all"]
         return [folder] if _has_checkpoint(folder) or not numbered else numbered
-    return [_fold_folder(folder, str(fold)) for fold in folds]
+    return [fold_folder(folder, str(fold)) for fold in folds]
 
 
-def _fold_folder(folder: Path, fold: str) -> Path:
+def fold_folder(folder: Path, fold: str) -> Path:
+    """Where the checkpoint of a fold lies: WORK_DIR/fold_N, or the work folder trained without --fold.
+
+    Raises:
+        FileNotFoundError: it was not trained.
+    """
     inner = folder / f"fold_{fold}"
     if _has_checkpoint(inner):
         return inner
