@@ -3,8 +3,8 @@
     python tools/test.py work_dirs/liver/config.py work_dirs/liver/best_dice_epoch_900.pth
 
 For volumes: scans are segmented and scored in their own grids. By default these are the data set's test scans if they
-have labels, else the validation cases of the fold. report/ then holds cases.csv (a row a case and class), summary.json,
-boxplots.png and worst_cases.png.
+have labels, else the validation cases of the fold. report/ then holds report.md, summary.json, cases.csv (a row a case
+and class), boxplots.png, bland_altman.png and worst_cases.png.
 """
 
 import argparse
@@ -68,8 +68,9 @@ def test_volumes(args: argparse.Namespace, cfg) -> int:
     )
     console.print(f"Tested on {outcome.summary['tested_on']}", markup=False)
     console.print(score_table(outcome.summary))
-    for name in ("cases.csv", "summary.json", "boxplots.png", "worst_cases.png"):
-        console.print(f"  {outcome.folder / name}", markup=False)
+    for name in ("report.md", "summary.json", "cases.csv", "boxplots.png", "bland_altman.png", "worst_cases.png"):
+        if (outcome.folder / name).is_file():
+            console.print(f"  {outcome.folder / name}", markup=False)
     for case, reason in outcome.failures.items():
         console.print(f"failed: {case}: {reason}", markup=False)
     return 1 if outcome.failures else 0

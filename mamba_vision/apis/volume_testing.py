@@ -12,18 +12,16 @@ from torch import nn
 
 from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_model import init_volume_model
-from mamba_vision.apis.volume_report import worst_cases, write_report
+from mamba_vision.apis.volume_report import write_report
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.evaluation import ClassScore
 from mamba_vision.evaluation.volume_scores import METRICS, ScoreOptions, score_structures
-from mamba_vision.visualization.figures import figure_pixels, save_stacked
+from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 from mamba_vision.volumes.planning import Plan
-from mamba_vision.volumes.reading import read_label
-from mamba_vision.volumes.scans import ScanFiles, find_scans
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan_label
+from mamba_vision.volumes.scans import find_scans, find_test_scans
 from mamba_vision.volumes.splits import load_splits
-
-_PICTURES = 6  # of the worst cases
 
 
 @dataclass
@@ -97,8 +95,12 @@ def evaluate_volumes(
         "seconds": round(time.monotonic() - start, 1),
         "failures": failures,
     }
-    summary = write_report(folder, scores, about, tolerance)
-    _draw_worst(folder / "worst_cases.png", model, plan, scans, scores, tta, amp)
+    by_name = {scan.case: scan for scan in scans}
+
+    def draw(case: str, line: str) -> np.ndarray:
+        return _picture(model, plan, by_name[case], line, tta, amp)
+
+    summary = write_report(folder, scores, about, tolerance, draw)
     return TestOutcome(summary, scores, folder, failures)
 
 
@@ -118,13 +120,13 @@ def labelled_scans(cfg: Config, data: str | Path | None = None) -> tuple[list[Sc
         )
     if not cfg.get("scans"):
         raise ValueError(f"{cfg.filename}: expected a planned configuration with the variable `scans`, or --data")
-    if (Path(cfg.scans) / "imagesTs").is_dir():
-        scans = [scan for scan in find_scans(cfg.scans, "test") if scan.label is not None]
-        if scans:
-            return scans, f"{len(scans)} labelled test scans of {cfg.scans}"
+    series = cfg.get("series")
+    scans = [scan for scan in find_test_scans(cfg.scans, series) if scan.label is not None]
+    if scans:
+        return scans, f"{len(scans)} labelled test scans of {cfg.scans}"
     folds = load_splits(cfg.splits)
     names = {name for fold in folds for name in fold["val"]} if str(cfg.fold) == "all" else set(folds[cfg.fold]["val"])
-    scans = [scan for scan in find_scans(cfg.scans) if scan.case in names and scan.label is not None]
+    scans = [scan for scan in find_scans(cfg.scans, series=series) if scan.case in names and scan.label is not None]
     if not scans:
         raise ValueError(f"{cfg.scans}: expected labelled scans of fold {cfg.fold}, found none")
     return scans, f"{len(scans)} validation scans of fold {cfg.fold}"
@@ -135,7 +137,7 @@ def score_scan(
 ) -> tuple[VolumeResult, list[ClassScore]]:
     """Segment one scan and compare with its label, voxel by voxel as they are stored."""
     result = inference_volume(model, scan, tta=tta, amp=amp)
-    truth = read_label(scan.label, like=result.volume, fix_geometry=getattr(plan, "fix_geometry", "error")).array[0]
+    truth = read_scan_label(scan, result.volume, plan.fix_geometry, plan.labels).array[0]
     values = np.array(plan.scheme.values)
     unknown = sorted(set(np.unique(truth).tolist()) - set(values.tolist()))
     if unknown:
@@ -147,24 +149,12 @@ def score_scan(
     )
 
 
-def _draw_worst(
-    path: Path, model: nn.Module, plan: Plan, scans: Sequence[ScanFiles], scores: list[ClassScore], tta: str, amp: bool
-) -> None:
-    """The worst cases, segmented once more: keeping every volume of a large test set would not fit into memory."""
-    by_name = {scan.case: scan for scan in scans}
-    pictures = []
-    for case in worst_cases(scores, _PICTURES):
-        result = inference_volume(model, by_name[case], tta=tta, amp=amp)
-        truth = read_label(by_name[case].label, like=result.volume, fix_geometry=getattr(plan, "fix_geometry", "error"))
-        dice = ", ".join(f"{score.name} {score.dice:.3f}" for score in scores if score.case == case)
-        figure = orthogonal_slices_figure(
-            result.volume.array[0],
-            result.mask,
-            names=plan.labels,
-            truth_XYZ=truth.array[0],
-            affine=result.affine,
-            title=f"{case}: Dice {dice}",
-            window=result.window,
-        )
-        pictures.append(figure_pixels(figure))
-    save_stacked(path, pictures)
+def _picture(model: nn.Module, plan: Plan, scan: ScanFiles, line: str, tta: str, amp: bool) -> np.ndarray:
+    """A case segmented once more: keeping every volume of a large test set would not fit into memory."""
+    result = inference_volume(model, scan, tta=tta, amp=amp)
+    truth = read_scan_label(scan, result.volume, plan.fix_geometry, plan.labels).array[0]
+    figure = orthogonal_slices_figure(
+        result.volume.array[0], result.mask, names=plan.labels, truth_XYZ=truth, affine=result.affine, title=line,
+        window=result.window,
+    )  # fmt: skip
+    return figure_pixels(figure)

@@ -81,7 +81,7 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
         kept = [scan for scan in listed if (scan.fold == TEST) == (subset == TEST)] or listed
         return kept if series is None else [replace(scan, series=series) for scan in kept]
     images, labels = image_folders(path, subset)
-    label_files = _label_files(labels) if labels is not None else {}
+    label_files = find_labels(labels) if labels is not None else {}
     groups = _channels_beside(images) if images.is_file() else _group(images)
     if not groups:
         inside = sum(1 for _ in images.iterdir())
@@ -236,8 +236,17 @@ def _put(files: dict[int, Path], number: int, entry: Path) -> None:
     files[number] = entry
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
-    """Case -> label: an image file, a DICOM-SEG or RTSTRUCT, or a folder with one of these."""
+def find_labels(path: str | Path) -> dict[str, Path]:
+    """Case -> label in a folder (an image file, a DICOM-SEG or RTSTRUCT, or a folder with one), or the one file.
+
+    Raises:
+        VolumeError: nothing there, or two labels of one case.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise VolumeError(folder, "no such file or folder", "label maps")
+    if folder.is_file():
+        return {stem(folder) if is_image_file(folder) else folder.stem: folder}
     files: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):

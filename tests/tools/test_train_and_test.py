@@ -76,7 +76,7 @@ def test_the_report_on_the_test_scans(config, trained, tmp_path):
         assert float(row["volume_true_ml"]) > 0
     assert summary["surface_dice_tolerance_mm"] == 2.0
     assert {file.name for file in (work / "report").iterdir()} == {
-        "cases.csv", "summary.json", "boxplots.png", "worst_cases.png",
+        "report.md", "cases.csv", "summary.json", "boxplots.png", "bland_altman.png", "worst_cases.png",
     }  # fmt: skip
     assert (tmp_path / "masks" / "case_3.nii.gz").is_file()
 
