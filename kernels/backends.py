@@ -98,9 +98,7 @@ def choose(op: str, tensor: torch.Tensor, only_portable: str | None = None) -> s
     _check_name(_requested, "MAMBA_VISION_BACKEND")
     if _requested == "native":
         if device != "cpu":
-            raise BackendError(
-                f"backend 'native' was asked for, but runs on the CPU only: the tensors are on '{device}'"
-            )
+            raise BackendError(f"backend 'native' was asked for, but runs on CPUs only: the tensors are on '{device}'")
         return "native" if op in _NATIVE_OPS and not only_portable else "portable"
     obstacle = (only_portable or triton_obstacle(op, device, asked=True)) if _requested == "triton" else None
     if obstacle:

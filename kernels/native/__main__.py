@@ -1,0 +1,39 @@
+"""Build the ONNX Runtime library of mamba_vision::SelectiveScan and print its path.
+
+    python -m mamba_vision.kernels.native --include /path/to/onnxruntime/include
+In Python: options = onnxruntime.SessionOptions(); options.register_custom_ops_library(path).
+"""
+
+import argparse
+import sys
+
+from mamba_vision.kernels.native.build import BuildError, build_ort_library, build_torch_library
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mamba_vision.kernels.native",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--include",
+        help="folder of ONNX Runtime's header onnxruntime_c_api.h (default: the environment variable ORT_INCLUDE, or "
+        "where packages put it)",
+    )
+    parser.add_argument("-o", "--out", help="where to put the library (default: the cache)")
+    parser.add_argument("--torch", action="store_true", help="build the library of PyTorch's backend 'native' instead")
+    args = parser.parse_args()
+    if args.torch and (args.include or args.out):
+        parser.error("--torch takes neither --include nor --out: that library belongs in the cache")
+    try:
+        path = build_torch_library() if args.torch else build_ort_library(args.include, args.out)
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
