@@ -7,6 +7,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from mamba_vision.models.layers.fused_norm import add_and_norm
 from mamba_vision.registry import MIXERS
 from mamba_vision.scan_orders import Orders
 
@@ -50,7 +51,9 @@ class AddNormBlock(nn.Module):
     def forward(
         self, hidden_BLC: Tensor, residual_BLC: Tensor | None = None, order: Tensor | Orders | None = None
     ) -> tuple[Tensor, Tensor]:
-        residual_BLC = hidden_BLC if residual_BLC is None else residual_BLC + self.drop_path(hidden_BLC)
-        if self.residual_in_fp32 and residual_BLC.dtype != torch.float64:
-            residual_BLC = residual_BLC.float()
-        return self.mixer(self.norm(residual_BLC.to(self.norm.weight.dtype)), order), residual_BLC
+        if residual_BLC is not None:
+            hidden_BLC = self.drop_path(hidden_BLC)
+        wide = residual_BLC if residual_BLC is not None else hidden_BLC
+        kept = torch.float32 if self.residual_in_fp32 and wide.dtype != torch.float64 else None
+        normed_BLC, residual_BLC = add_and_norm(self.norm, hidden_BLC, residual_BLC, kept, for_linear=True)
+        return self.mixer(normed_BLC, order), residual_BLC

@@ -6,6 +6,8 @@ and convolutions return that layout for it.
 
 from torch import Tensor, nn
 
+from mamba_vision.models.layers.fused_norm import TokenNorm
+
 
 class ToChannelsFirst(nn.Module):
     """(B, H, W, C) to (B, C, H, W), a view."""
@@ -28,7 +30,7 @@ class ChannelsLastBatchNorm(nn.BatchNorm2d):
         return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-NORMS: dict[str, type[nn.Module]] = {"ln": nn.LayerNorm, "ln2d": nn.LayerNorm, "bn": ChannelsLastBatchNorm}
+NORMS: dict[str, type[nn.Module]] = {"ln": TokenNorm, "ln2d": TokenNorm, "bn": ChannelsLastBatchNorm}
 
 
 def channels_last_norm(name: str, channels: int) -> nn.Module:

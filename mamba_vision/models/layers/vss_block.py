@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mamba_vision.models.layers.activations import activation
 from mamba_vision.models.layers.channels_last import channels_last_norm
+from mamba_vision.models.layers.fused_norm import add_and_norm, norm_tokens_by
 from mamba_vision.models.layers.mlp import Mlp
 from mamba_vision.registry import MIXERS
 
@@ -42,11 +43,19 @@ class VSSBlock(nn.Module):
             self.mlp = Mlp(channels, int(mlp_ratio * channels), activation(mlp_act), mlp_drop, gated=gmlp)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if self.op is not None:
-            x_BHWC = x_BHWC + self.drop_path(self._branch(self.op, self.norm, x_BHWC))
-        if self.mlp is not None:
-            x_BHWC = x_BHWC + self.drop_path(self._branch(self.mlp, self.norm2, x_BHWC))
-        return x_BHWC
+        if self.post_norm:
+            for inner, norm in self._branches():
+                x_BHWC = x_BHWC + self.drop_path(norm(inner(x_BHWC)))
+            return x_BHWC
+        update = None
+        for inner, norm in self._branches():
+            if update is None:
+                normed = norm_tokens_by(norm, x_BHWC, for_linear=True)
+            else:
+                normed, x_BHWC = add_and_norm(norm, update, x_BHWC, for_linear=True)
+            update = self.drop_path(inner(normed))
+        return x_BHWC if update is None else x_BHWC + update
 
-    def _branch(self, inner: nn.Module, norm: nn.Module, x_BHWC: Tensor) -> Tensor:
-        return norm(inner(x_BHWC)) if self.post_norm else inner(norm(x_BHWC))
+    def _branches(self) -> list[tuple[nn.Module, nn.Module]]:
+        branches = [] if self.op is None else [(self.op, self.norm)]
+        return branches if self.mlp is None else [*branches, (self.mlp, self.norm2)]

@@ -30,8 +30,10 @@ def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, o
     """
     conv = (stacked(mixer, "conv1d.weight", suffixes).squeeze(2), stacked(mixer, "conv1d.bias", suffixes))
     u_BKLE = ordered_conv1d(x_BLE, order_KL, *conv)
-    projected = u_BKLE @ stacked(mixer, "x_proj.weight", suffixes).transpose(1, 2)
-    dt_BKLR, B_BKLN, C_BKLN = projected.split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
+    # one product a direction over all of the batch: directions come first in memory
+    u_KBLE, weight_KPE = u_BKLE.transpose(0, 1), stacked(mixer, "x_proj.weight", suffixes)
+    projected = torch.bmm(u_KBLE.flatten(1, 2), weight_KPE.transpose(1, 2)).unflatten(1, u_KBLE.shape[1:3])
+    dt_BKLR, B_BKLN, C_BKLN = projected.transpose(0, 1).split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
     return dict(
         x=x_BLE,
         order=order_KL,

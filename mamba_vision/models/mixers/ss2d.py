@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mamba_vision.kernels import ordered_scan
 from mamba_vision.models.layers.activations import activation
 from mamba_vision.models.layers.channels_last import ToChannelsFirst, ToChannelsLast
+from mamba_vision.models.layers.fused_norm import TokenNorm, norm_tokens_by
 from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.init import inverse_softplus, log_uniform_steps, s4d_real_log
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
@@ -53,7 +54,7 @@ def make_out_norm(kind: str, channels: int) -> nn.Module:
     if kind == "cnorm":
         return nn.Sequential(nn.LayerNorm(channels), *conv())
     if kind == "ln":
-        return nn.LayerNorm(channels)
+        return TokenNorm(channels)
     return nn.Identity() if kind == "none" else OutNorm(kind)
 
 
@@ -96,7 +97,7 @@ class Mixer2d(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         x_BHWD, z_BHWD = self.before_scan(x_BHWC)
-        y_BHWD = self.out_norm(self.mix(x_BHWD)).to(x_BHWD.dtype)
+        y_BHWD = norm_tokens_by(self.out_norm, self.mix(x_BHWD), for_linear=True).to(x_BHWD.dtype)
         if self.out_act:
             y_BHWD = F.gelu(y_BHWD)
         if z_BHWD is not None:
