@@ -14,7 +14,13 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("dataset", type=Path, metavar="DATASET", help="the folder of scans and labels")
     add("--work-dir", type=Path, help="folder to write (default: work_dirs/NAME OF THE DATASET)")
-    add("--model", default="umamba_bot", choices=("umamba_bot", "umamba_enc"), help="network (default umamba_bot)")
+    add("--model", default="umamba_bot",
+        choices=("umamba_bot", "umamba_enc", "segmamba", "lightm_unet", "nnunet", "monai_unet"),
+        help="network (default umamba_bot); nnunet: nnU-Net's plain one; monai_unet: MONAI's BasicUNet")  # fmt: skip
+    add("--configuration", nargs="+", metavar="NAME", dest="configurations",
+        choices=("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"),
+        help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; the first is config.py, each other one has a folder of "
+        "its own (default: 3d_fullres, and what nnU-Net's rules call for)")  # fmt: skip
     add("--preset", default="default", choices=("fast", "default", "best"),
         help="fast: minutes on a CPU; default: nnU-Net's sizes, 8 GB of GPU memory; best: 24 GB")  # fmt: skip
     add("--vram", type=float, metavar="GB", help="GPU memory to plan for, in place of the preset's")
@@ -24,6 +30,13 @@ def parse_args() -> argparse.Namespace:
         help="voxel size in mm along the same axes (default: the median of the data)")  # fmt: skip
     add("--batch-size", type=int, metavar="N", help="patches a batch (default: what fits)")
     add("--folds", type=int, default=5, help="of the cross-validation (default 5)")
+    add(
+        "--splits",
+        type=Path,
+        metavar="FILE",
+        help="the folds, in the form of splits.json (nnU-Net's splits_final.json)",
+    )
+    add("--by-patient", action="store_true", help="keep all scans of a patient in one part of each fold")
     add("--channels", nargs="+", metavar="NAME", help="names of the channels, in place of dataset.json's; e.g. CT")
     add("--labels", nargs="+", metavar="VALUE=NAME", help="e.g. 1=liver 2=tumour, in place of dataset.json's")
     add("--fix-geometry", default="error", choices=("error", "resample", "copy"),
@@ -72,8 +85,10 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         planned = plan_dataset(
-            args.dataset, args.work_dir, model=args.model, preset=args.preset, vram_gb=args.vram,
+            args.dataset, args.work_dir, configurations=args.configurations, model=args.model, preset=args.preset,
+            vram_gb=args.vram,
             patch_size=args.patch_size, spacing=args.spacing, batch_size=args.batch_size, folds=args.folds,
+            splits=args.splits, by_patient=args.by_patient,
             channels=args.channels, labels=args.labels, fix_geometry=args.fix_geometry, workers=args.workers,
             seed=args.seed, dry_run=args.dry_run, progress=True, console=console,
         )  # fmt: skip

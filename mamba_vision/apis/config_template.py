@@ -4,9 +4,12 @@ import json
 import os
 import pprint
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from string import Template
 from typing import Any
+
+from mamba_vision.apis.config_augmentation import Augmentation
+from mamba_vision.volumes.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -54,41 +57,6 @@ PRESETS = {
     ),
 }
 
-_FULL_AUGMENTATION = """\
-# nnU-Net's augmentation by MONAI's dictionary transforms; `prob` is the chance a patch. Patches are cut larger than
-# the network wants them, so that rotations bring no empty corners.
-degree = 3.14159265 / 180
-train_pipeline = [
-    dict(type='RandRotated', keys=['image', 'label'], prob=0.2, mode=['bilinear', 'nearest'], padding_mode='zeros',
-         range_x=$range_x * degree, range_y=$range_y * degree, range_z=$range_z * degree),
-    dict(type='RandZoomd', keys=['image', 'label'], prob=0.2, min_zoom=0.7, max_zoom=1.4,
-         mode=['trilinear', 'nearest'], padding_mode='constant'),
-    dict(type='CenterSpatialCropd', keys=['image', 'label'], roi_size=patch_size),
-    dict(type='RandGaussianNoised', keys='image', prob=0.1, std=0.316),
-    dict(type='RandGaussianSmoothd', keys='image', prob=0.2, sigma_x=(0.5, 1), sigma_y=(0.5, 1), sigma_z=(0.5, 1)),
-    dict(type='RandScaleIntensityd', keys='image', prob=0.15, factors=0.25),
-    dict(type='RandScaleIntensityFixedMeand', keys='image', prob=0.15, factors=0.25, preserve_range=True),
-    dict(type='RandSimulateLowResolutiond', keys='image', prob=0.25, zoom_range=(0.5, 1.0)),
-    dict(type='RandAdjustContrastd', keys='image', prob=0.1, gamma=(0.7, 1.5), invert_image=True, retain_stats=True),
-    dict(type='RandAdjustContrastd', keys='image', prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=0),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=1),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=2),
-]
-enlarged = $enlarged  # cut before augmentation: room for the rotations and zooms above
-"""
-
-_LIGHT_AUGMENTATION = """\
-# MONAI's dictionary transforms; `prob` is the chance a patch.
-train_pipeline = [
-    dict(type='RandScaleIntensityd', keys='image', prob=0.15, factors=0.25),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=0),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=1),
-    dict(type='RandFlipd', keys=['image', 'label'], prob=0.5, spatial_axis=2),
-]
-enlarged = patch_size  # cut before augmentation
-"""
-
 _CONFIG = """\
 # Training of $dataset, written by tools/plan.py and yours to edit. An MMEngine configuration.
 #
@@ -97,6 +65,7 @@ _CONFIG = """\
 #   python tools/test.py $config CHECKPOINT               Dice and surface distances per case and class
 #   python tools/segment.py $work_dir SCANS --out FOLDER
 #
+# Configuration $configuration.
 # Preset '$preset': $why.
 # Voxel spacing, intensity scheme and axes are facts of the prepared data and stay in plan.json; the reasons too.
 
@@ -110,13 +79,13 @@ custom_imports = dict(
 scans = $scans
 work_dir = '{{ fileDirname }}'
 plan = f'{work_dir}/plan.json'
-splits = f'{work_dir}/splits.json'
-prepared = f'{work_dir}/preprocessed'
+splits = f'{work_dir}/$splits'
+prepared = f'{work_dir}/$prepared'$previous
 fold = $fold  # which part of splits.json validates; 'all' trains and validates on every case
 
 # ---- What is segmented ----------------------------------------------------------------------------------------------
 channels = $channels
-classes = $classes
+classes = $classes$meaning
 
 # ---- Sizes ----------------------------------------------------------------------------------------------------------
 patch_size = $patch_size  # voxels$patch_reason
@@ -132,15 +101,16 @@ model = dict(
     plan=plan,
     data_preprocessor=dict(type='VolumePreprocessor'),
     network=network,
-    # Soft Dice + cross-entropy, at every resolution of the decoder (weights 1, 1/2, 1/4 ..., the coarsest 0).
-    loss=dict(type='DeepSupervisionLoss', loss=dict(type='DiceCELoss', batch_dice=False)),
-    inferer=dict(type='SlidingWindowInferer', roi_size=patch_size, sw_batch_size=batch_size, overlap=0.5,
-                 mode='gaussian', sigma_scale=0.125),
-    mirror_axes=$mirror)  # (0, 1, 2) averages over mirrored copies in prediction: 8 times the work, a little better
+    # $loss_reason
+    loss=$loss,
+    inferer=dict(type='SlidingWindowInferer', roi_size=$window, sw_batch_size=batch_size, overlap=0.5,
+                 mode='gaussian', sigma_scale=0.125),$kind
+    mirror_axes=$mirror)  # $all_axes: mean over mirrored copies in prediction, $copies times the work, a little better
 
 # ---- Data -----------------------------------------------------------------------------------------------------------
 $augmentation
-dataset = dict(type='VolumeDataset', root=prepared, splits=splits, fold=fold, classes=classes)
+dataset = dict(
+    type='VolumeDataset', root=prepared, splits=splits, fold=fold, classes=classes$data_options)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=$workers,
@@ -159,9 +129,10 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 # Dice of whole volumes, by sliding window. tools/test.py adds surface distances, in the grid of the scans.
-val_evaluator = dict(type='VolumeMetric', classes=classes, scores=['dice'])
+val_evaluator = dict(type='VolumeMetric', classes=classes, scores=['dice']$metric_options)
 test_evaluator = dict(
-    type='VolumeMetric', classes=classes, scores=['dice', 'hd95', 'surface_dice'], tolerance=$tolerance)  # mm
+    type='VolumeMetric', classes=classes, scores=['dice', 'hd95', 'surface_dice'],
+    tolerance=$tolerance$metric_options)  # mm
 
 # ---- Schedule -------------------------------------------------------------------------------------------------------
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=epochs, val_interval=$validate_every)
@@ -191,6 +162,7 @@ custom_hooks = [
     dict(type='ProgressHook'),  # a live bar on a terminal
     dict(type='ProgressPlotHook'),  # progress.png
     dict(type='ValidationPictureHook', cases=3),  # val/epoch_N.png
+    dict(type='TrainingReportHook'),  # training/index.html: the course, and the worst cases of the last validation
 ]
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
@@ -211,17 +183,19 @@ def render_config(
     fold: int | str = 0,
     seed: int = 0,
     workers: int | None = None,
+    main: str = "3d_fullres",
 ) -> str:
     """The configuration for `plan`, as the text of a Python file that stands in `work_dir` as config.py.
 
     Args:
-        plan: a volumes.planning.Plan (or a dict of its fields).
+        plan: a volumes.Plan (or a dict of its fields).
         data: `scans`, the folder the scans are read from; optional `tolerance`, of the surface Dice in mm.
         work_dir: the folder it is written for; only named in the comments, as the config finds its own place.
         preset: a key of PRESETS.
         fold: the part of splits.json that validates, or 'all'.
         seed: of initialization and sampling.
         workers: processes that load patches; by default all cores but one, at most 12, and none for 'fast'.
+        main: the configuration in the work folder itself; each other one has a folder of its own in it.
 
     Raises:
         ValueError: an unknown preset or a missing key in `data`.
@@ -231,39 +205,42 @@ def render_config(
     unknown = set(data) - {"scans", "tolerance"}
     if "scans" not in data or unknown:
         raise ValueError(f"data: expected the key 'scans' and perhaps 'tolerance', found {sorted(data)}")
-    fields = asdict(plan) if is_dataclass(plan) else dict(plan)
-    chosen = PRESETS[preset]
-    patch = tuple(int(side) for side in fields["patch_size"])
-    reasons = fields.get("reasons") or {}
+    plan = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
+    chosen, reasons = PRESETS[preset], plan.reasons
+    patch = plan.patch_size[1:] if plan.slicewise else plan.patch_size
     if workers is None:
         workers = 0 if preset == "fast" else max(1, min(12, (os.cpu_count() or 1) - 1))
-    network = dict(fields["network"])
-    names = sorted(fields["labels"], key=fields["labels"].get)
-    angles, enlarged = _rotation(patch)
     full = chosen.augmentation == "full"
-    augmentation = Template(_FULL_AUGMENTATION).substitute(
-        range_x=angles[0], range_y=angles[1], range_z=angles[2], enlarged=enlarged
-    )
+    augmentation = Augmentation(
+        patch, full, tuple(index for index, masked in enumerate(plan.use_mask) if masked), len(plan.channels),
+        plan.num_classes if plan.cascaded else 0,
+    )  # fmt: skip
     folder = os.fspath(work_dir).rstrip("/\\")
+    axes = (1, 2) if plan.slicewise else (0, 1, 2)
     return Template(_CONFIG).substitute(
-        dataset=str(fields["dataset"]).replace("\n", " "),
+        **_places(plan, main),
+        **_classes(plan),
+        configuration=plan.configuration,
+        dataset=plan.dataset.replace("\n", " "),
         config=f"{folder}/config.py",
         work_dir=folder,
         preset=preset,
         why=chosen.why,
         scans=_quoted(os.fspath(data["scans"])),
         fold=repr(fold),
-        channels=_literal(list(fields["channels"])),
-        classes=_literal(names),
+        channels=_literal(list(plan.channels)),
         patch_size=patch,
+        window="(1, *patch_size)" if plan.slicewise else "patch_size",
         patch_reason=_comment(reasons.get("patch_size")),
-        batch_size=int(fields["batch_size"]),
+        batch_size=plan.batch_size,
         batch_reason=_comment(reasons.get("batch_size")),
         epochs=chosen.epochs,
         iterations=chosen.iterations,
-        network=_call(network, patch),
-        augmentation=augmentation if full else _LIGHT_AUGMENTATION,
-        mirror="(0, 1, 2)" if chosen.mirror else "()",
+        network=_call(plan.network, patch),
+        augmentation=augmentation.render(),
+        mirror=str(axes) if chosen.mirror else "()",
+        all_axes=axes,
+        copies=2 ** len(axes),
         workers=workers,
         persistent=workers > 0,
         pin=workers > 0,
@@ -278,18 +255,51 @@ def render_config(
     )
 
 
-def _rotation(patch: tuple[int, int, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Greatest rotation about each axis in degrees, and the patch that still covers `patch` after rotation and zoom.
+def _places(plan: Plan, main: str) -> dict[str, str]:
+    """Where data lie, seen from the configuration's folder."""
+    if plan.configuration == main:
+        return {"splits": "splits.json", "prepared": "preprocessed", "previous": "", "data_options": _ignored(plan)}
+    if not plan.cascaded:
+        return {"splits": "../splits.json", "prepared": "preprocessed", "previous": "", "data_options": _ignored(plan)}
+    full = "../preprocessed" if main == "3d_fullres" else "../3d_fullres/preprocessed"
+    previous = (
+        "\n# 3d_lowres, every fold of it, has to be trained before: each case is segmented by the fold that did not see"
+        " it.\nlowres = f'{work_dir}/../3d_lowres'\nprevious = f'{work_dir}/previous'"
+    )
+    options = f"{_ignored(plan)}, previous=previous"
+    return {"splits": "../splits.json", "prepared": full, "previous": previous, "data_options": options}
 
-    nnU-Net's rule: +-30 degrees about every axis, or any angle in the plane when the patch is flat (its longest side
-    more than three times the first). A zoom below one shows up to 1/0.7 of the side.
-    """
-    flat = max(patch) > 3 * patch[0]
-    diagonal = 2**0.5 if flat else 1.0
-    grown = tuple(int(-(-side * 1.2 * diagonal // 1)) for side in patch)
-    if flat:
-        return (180, 0, 0), (patch[0], *grown[1:])
-    return (30, 30, 30), grown
+
+def _ignored(plan: Plan) -> str:
+    return "" if plan.ignore_class is None else ", ignore_index=ignore_index"
+
+
+def _classes(plan: Plan) -> dict[str, str]:
+    """What classes mean to loss, prediction and scores."""
+    meaning, kind = "", "\n    slicewise=True,  # the network sees single slices" if plan.slicewise else ""
+    options, arguments = _ignored(plan), f"batch_dice={plan.batch_dice}{_ignored(plan)}"
+    name, what = "DiceCELoss", "Soft Dice + cross-entropy"
+    if plan.regions:
+        paints = [list(plan.labels.values()).index(value) for value in plan.region_order]
+        meaning += (
+            "\n# The network has an output a region: the classes in it, by number. Regions are painted one over the"
+            f" other\n# as classes {paints}.\nregions = {_literal(plan.region_classes)}"
+        )
+        kind += f"\n    paints={paints},"
+        name, what = "DiceBCELoss", "Soft Dice + binary cross-entropy"
+        arguments = f"regions=list(regions.values()), {arguments}"
+        options += ", regions=regions"
+    if plan.ignore_class is not None:
+        meaning += (
+            f"\nignore_index = {plan.ignore_class}  # voxels that nobody annotated: neither loss nor scores see them"
+        )
+    loss = f"dict(type='{name}', {arguments})"
+    what += ", at every resolution that the network gives (weights 1, 1/2, 1/4 ..., the coarsest 0)"
+    loss = f"dict(\n        type='DeepSupervisionLoss',\n        loss={loss})"
+    return {
+        "classes": _literal(list(plan.labels)), "meaning": meaning, "kind": kind, "loss": loss,
+        "loss_reason": f"{what}.", "metric_options": options,
+    }  # fmt: skip
 
 
 def _quoted(text: str) -> str:

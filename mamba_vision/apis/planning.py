@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mamba_vision.apis.config_template import PRESETS as SCHEDULES
 from mamba_vision.apis.config_template import render_config
 from mamba_vision.apis.planning_pictures import write_pictures
 from mamba_vision.utils.atomic import write_text
@@ -19,8 +18,9 @@ from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
+from mamba_vision.volumes.patients import check_patients, patients_of
 from mamba_vision.volumes.plan import Plan
-from mamba_vision.volumes.planning import make_plan
+from mamba_vision.volumes.planning import make_plans
 from mamba_vision.volumes.scans import ScanFiles, find_scans, image_folders, read_dataset_info
 from mamba_vision.volumes.splits import load_splits, make_splits, save_splits
 from mamba_vision.volumes.survey import survey
@@ -43,7 +43,7 @@ class DatasetError(VolumeError):
 
 @dataclass(frozen=True)
 class Planned:
-    """What plan_dataset has found and written."""
+    """What plan_dataset has found and written; `plan` and `config` are those of the main configuration."""
 
     plan: Plan
     fingerprint: Fingerprint
@@ -54,6 +54,7 @@ class Planned:
     config: str  # the text of config.py
     files: list[Path] = field(default_factory=list)  # written, empty after a dry run
     notes: list[str] = field(default_factory=list)
+    others: dict[str, tuple[Plan, str]] = field(default_factory=dict)  # plan and config of further configurations
 
     @property
     def next_command(self) -> str:
@@ -65,6 +66,7 @@ def plan_dataset(
     dataset: str | Path,
     work_dir: str | Path,
     *,
+    configurations: Sequence[str] | None = None,
     model: str = "umamba_bot",
     preset: str = "default",
     vram_gb: float | None = None,
@@ -72,6 +74,8 @@ def plan_dataset(
     spacing: Sequence[float] | None = None,
     batch_size: int | None = None,
     folds: int = 5,
+    splits: str | Path | None = None,
+    by_patient: bool = False,
     channels: Sequence[str] | None = None,
     labels: Mapping[str, int] | None = None,
     fix_geometry: str = "error",
@@ -86,9 +90,12 @@ def plan_dataset(
 
     Args:
         dataset: any layout that volumes.scans.find_scans knows, with labels.
-        work_dir: gets config.py, plan.json, fingerprint.json, splits.json, problems.csv, preprocessed/ and qc/.
-        model, preset, vram_gb, patch_size, spacing, batch_size: see volumes.planning.make_plan.
+        work_dir: gets config.py, plan.json, fingerprint.json, splits.json, problems.csv, preprocessed/ and qc/; and for
+            each further configuration a folder of its name with its config.py and plan.json.
+        configurations, model, preset, vram_gb, patch_size, spacing, batch_size: see volumes.planning.make_plans.
         folds: of the cross-validation.
+        splits: a file with the folds, in the form of splits.json, instead.
+        by_patient: keep all cases of a patient in one part of each fold.
         channels, labels: names (and values), in place of dataset.json's.
         fix_geometry: for a label or channel in another grid than its scan: 'error', 'resample' or 'copy'.
         workers: cases at once; by default a core each, as far as free memory goes.
@@ -102,6 +109,7 @@ def plan_dataset(
         VolumeError: no scans there, or an unusable dataset.json.
         ValueError: an option out of range.
     """
+    given = splits
     dataset, work_dir = Path(dataset), Path(work_dir)
     if folds < 2:
         raise ValueError(f"folds: expected 2 or more, found {folds}")
@@ -135,50 +143,77 @@ def plan_dataset(
     if not scheme.labels:
         scheme = LabelScheme({"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}})
         notes.append("No dataset.json names the labels: they are called label_1, ...; name them with --labels 1=liver.")
-    plan = make_plan(
-        fingerprint, info.name, names, scheme, model=model, preset=preset, vram_gb=vram_gb, spacing=spacing,
+    plans = make_plans(
+        fingerprint, info.name, names, scheme, configurations=configurations, model=model, preset=preset,
+        vram_gb=vram_gb, spacing=spacing,
         patch_size=patch_size, batch_size=batch_size, fix_geometry=fix_geometry,
     )  # fmt: skip
-    splits, note = _splits(work_dir / "splits.json", [scan.case for scan in scans], folds)
+    patients = patients_of(scans)
+    splits, note = _splits(given or work_dir / "splits.json", scans, folds, patients if by_patient else None, given)
     notes += [note] if note else []
-    schedule = preset if preset in SCHEDULES else "default"
-    config = render_config(plan, {"scans": str(dataset.resolve())}, work_dir, preset=schedule, seed=seed)
-    planned = Planned(plan, fingerprint, scans, splits, problems, work_dir, config, [], notes)
+    problems += check_patients(scans, splits, patients)
+    main, *others = plans
+    if others:
+        notes.append(f"Also planned: {', '.join(others)}, each in a folder of its own; prepared when it is trained.")
+    configs = {
+        name: render_config(
+            plan, {"scans": str(dataset.resolve())}, work_dir if name == main else work_dir / name,
+            preset=preset, seed=seed, main=main,
+        )
+        for name, plan in plans.items()
+    }  # fmt: skip
+    planned = Planned(
+        plans[main], fingerprint, scans, splits, problems, work_dir, configs[main], [], notes,
+        {name: (plans[name], configs[name]) for name in others},
+    )  # fmt: skip
     if dry_run:
         return planned
     files = _write(planned)
-    prepared = build_cache(scans, plan, work_dir / "preprocessed", workers, progress, console)
+    prepared = build_cache(scans, planned.plan, work_dir / "preprocessed", workers, progress, console)
     files.append(work_dir / "preprocessed")
-    files.append(write_pictures(work_dir / "qc", plan, fingerprint, prepared, pictures, progress, console))
+    files.append(write_pictures(work_dir / "qc", planned.plan, fingerprint, prepared, pictures, progress, console))
     return replace(planned, files=files)
 
 
 def _write(planned: Planned) -> list[Path]:
     folder = planned.work_dir
-    config = folder / "config.py"
-    if config.is_file() and config.read_text(encoding="utf-8") != planned.config:
-        config.replace(folder / "config.previous.py")
-        planned.notes.append("config.py was there already; the old one is now config.previous.py.")
-    files = [planned.plan.save(folder / "plan.json"), planned.fingerprint.save(folder / "fingerprint.json")]
+    files = [*_write_config(folder, planned.plan, planned.config, planned.notes)]
+    files.append(planned.fingerprint.save(folder / "fingerprint.json"))
     files.append(save_splits(folder / "splits.json", planned.splits))
     files.append(write_problems(folder / "problems.csv", planned.problems))
-    files.insert(0, write_text(config, planned.config))
+    for name, (plan, config) in planned.others.items():
+        files += _write_config(folder / name, plan, config, planned.notes)[:1]
     return files
 
 
-def _splits(path: Path, cases: Sequence[str], folds: int) -> tuple[list[dict[str, list[str]]], str]:
-    """The splits that are there, as long as they fit the cases; else new ones. And what to say about it."""
-    if path.is_file():
+def _write_config(folder: Path, plan: Plan, text: str, notes: list[str]) -> list[Path]:
+    config = folder / "config.py"
+    if config.is_file() and config.read_text(encoding="utf-8") != text:
+        config.replace(folder / "config.previous.py")
+        notes.append(f"{config} was there already; the old one is now config.previous.py.")
+    return [write_text(config, text), plan.save(folder / "plan.json")]
+
+
+def _splits(
+    path: Path | str, scans: Sequence[ScanFiles], folds: int, groups: Mapping[str, str] | None, given: str | Path | None
+) -> tuple[list[dict[str, list[str]]], str]:
+    """The splits that are given, or there and for these cases; else new ones. And what to say about it."""
+    path, cases = Path(path), [scan.case for scan in scans]
+    note = ""
+    if path.is_file() or given is not None:
         splits = load_splits(path)
         named = {name for fold in splits for part in fold.values() for name in part}
-        if named == set(cases) and len(splits) == min(folds, len(cases)):
-            return splits, ""
-        if named <= set(cases) and len(splits) == min(folds, len(cases)):
-            return splits, f"splits.json was there already and is kept; {len(set(cases) - named)} cases are in no fold."
+        if given is not None and named - set(cases):
+            unknown = ", ".join(sorted(named - set(cases))[:10])
+            raise VolumeError(path, f"cases that are not in the data set: {unknown}", f"some of its {len(cases)} cases")
+        left = len(set(cases) - named)
+        left_out = f"{left} case{'s' * (left != 1)} in no fold" if left else "every case in a fold"
+        if given is not None:
+            return splits, f"{len(splits)} fold{'s' * (len(splits) != 1)} of {path}, {left_out}."
+        if named <= set(cases) and len(splits) == min(folds, len(cases)) and groups is None:
+            return splits, f"splits.json was there already and is kept, {left_out}." if left else ""
         note = "splits.json was for other cases or folds and has been made anew."
-    else:
-        note = ""
-    splits = make_splits(cases, folds)
+    splits = make_splits(cases, folds, groups)
     if len(splits) < folds:
         note = f"{len(cases)} case{'s' * (len(cases) != 1)} make {len(splits)} folds, not {folds}."
     if len(cases) == 1:

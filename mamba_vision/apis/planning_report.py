@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mamba_vision.apis.planning import Planned
 from mamba_vision.volumes.checks import Problem, errors
+from mamba_vision.volumes.plan import Plan
 
 
 def print_problems(console: Console, problems: Sequence[Problem]) -> None:
@@ -16,7 +17,8 @@ def print_problems(console: Console, problems: Sequence[Problem]) -> None:
     if not problems:
         return
     bad = len(errors(problems))
-    table = Table(title=f"{bad} problems, {len(problems) - bad} warnings", title_justify="left", show_lines=True)
+    title = f"{count(bad, 'problem')}, {count(len(problems) - bad, 'warning')}"
+    table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("file", overflow="fold")
     for column in ("found", "expected", "what to do"):
         table.add_column(column)
@@ -33,20 +35,18 @@ def print_plan(console: Console, planned: Planned) -> None:
     print_problems(console, planned.problems)
     voxels = sum(prod(case.shape) for case in cases)
     console.print(
-        f"{plan.dataset}: {len(cases)} cases, {len(plan.channels)} channel{'s' * (len(plan.channels) != 1)} "
-        f"({', '.join(plan.channels)}), {plan.num_classes - 1} labels ({', '.join(list(plan.labels)[1:])}), "
-        f"{voxels / 1e6:.3g} million voxels",
+        f"{plan.dataset}: {count(len(cases), 'case')}, {count(len(plan.channels), 'channel')} "
+        f"({', '.join(plan.channels)}), {_labels(plan)}, {voxels / 1e6:.3g} million voxels",
         markup=False,
         soft_wrap=True,
     )
-    network = plan.network
     choices = {
         "spacing": (f"{_by(plan.spacing)} mm", "spacing"),
         "axes": (" ".join("xyz"[axis] for axis in plan.axes), "axes"),
         "patch": (f"{_by(plan.patch_size)} voxels", "patch_size"),
         "batch": (str(plan.batch_size), "batch_size"),
         "intensities": (", ".join(plan.normalization), "normalization"),
-        "network": (f"{network['type']} {network['placement']}, {'-'.join(map(str, network['features']))}", "network"),
+        "network": (_network(plan), "network"),
         "folds": (str(len(planned.splits)), ""),
     }
     table = Table(title="Plan (along the network's axes)", title_justify="left")
@@ -55,6 +55,8 @@ def print_plan(console: Console, planned: Planned) -> None:
     for choice, (value, reason) in choices.items():
         table.add_row(choice, escape(value), escape(plan.reasons.get(reason, "")))
     console.print(table)
+    if planned.others:
+        console.print(_other_configurations(planned))
     for note in planned.notes:
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
     if not planned.files:
@@ -64,6 +66,38 @@ def print_plan(console: Console, planned: Planned) -> None:
     for file in planned.files:
         console.print(f"  {file}", markup=False, soft_wrap=True)
     console.print(f"\nNext:  {planned.next_command}", markup=False, soft_wrap=True)
+
+
+def count(number: int, what: str) -> str:
+    """'1 case', '2 cases'."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _labels(plan: Plan) -> str:
+    if plan.regions:
+        text = f"{count(len(plan.regions), 'region')} ({', '.join(plan.regions)})"
+        text += f" of {count(plan.num_classes - 1, 'label')}"
+    else:
+        text = f"{count(plan.num_classes - 1, 'label')} ({', '.join(list(plan.labels)[1:])})"
+    return text + (" and voxels to ignore" if plan.ignore_label is not None else "")
+
+
+def _network(plan: Plan) -> str:
+    network = plan.network
+    widths = network.get("features") or network.get("feat_size") or [network.get("init_filters")]
+    return " ".join([network["type"], *([network["placement"]] if "placement" in network else [])]) + (
+        f", {'-'.join(map(str, widths))}"
+    )
+
+
+def _other_configurations(planned: Planned) -> Table:
+    table = Table(title="Also planned", title_justify="left")
+    for column in ("configuration", "spacing (mm)", "patch", "batch", "network"):
+        table.add_column(column)
+    for name, (plan, _) in planned.others.items():
+        cells = (name, _by(plan.spacing), _by(plan.patch_size), str(plan.batch_size), _network(plan))
+        table.add_row(*map(escape, cells))
+    return table
 
 
 def _by(values: Sequence[float]) -> str:

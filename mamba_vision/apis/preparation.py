@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mamba_vision.apis.cascade import prepare_previous
 from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.scans import find_scans
@@ -16,8 +17,8 @@ def prepare_volumes(cfg: Config, progress: bool = True) -> None:
     """Prepare every case of the splits that is not prepared yet; nothing for configurations of other data.
 
     Raises:
-        ValueError: a missing plan or splits, cases of the splits that are not among the scans or have no label, or a
-            scan that can't be read.
+        ValueError: a missing plan or splits, cases of the splits that are not among the scans or have no label, a scan
+            that can't be read, or a cascade whose low resolution is not trained.
     """
     if any(not isinstance(cfg.get(name), str) for name in VARIABLES):
         return
@@ -31,7 +32,9 @@ def prepare_volumes(cfg: Config, progress: bool = True) -> None:
             f"{', '.join(sorted(wanted - found)[:10])}"
         )
     check_network(cfg, plan)
-    build_cache(scans, plan, Path(cfg.prepared), progress=progress)
+    cases = build_cache(scans, plan, Path(cfg.prepared), progress=progress)
+    if plan.cascaded:
+        prepare_previous(cfg, plan, cases, progress)
 
 
 def check_network(cfg: Config, plan: Plan) -> None:

@@ -8,7 +8,7 @@ inference_volume(model, "ct.nii.gz").save("ct_segmentation.nii.gz")
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, choose_scratch, sliding_window_logits
+from mamba_vision.apis.volume_cascade import add_previous, low_resolution
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble, ensemble_predictor
 from mamba_vision.apis.volume_inputs import Scan, check_channels, to_volume
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.volumes.components import KeepLargest, apply_steps, load_steps, steps_as_json
 from mamba_vision.volumes.planning import Plan
-from mamba_vision.volumes.preprocess import Case, preprocess
+from mamba_vision.volumes.preprocess import Case, prepare_labels, preprocess
 from mamba_vision.volumes.restore import labels_from_probabilities, restore_labels, restore_probabilities
 from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.volume import Volume, stem
@@ -166,6 +167,8 @@ def segment_prepared(
     for number, (models, plan) in enumerate(zip(ensemble.configurations, plans)):
         case = prepared.case if number == 0 else preprocess(volume, plan)
         prepared.case = None
+        if plan.cascaded:
+            case = _with_low_resolution(case, plan, models[0], prepared, options, scratch)
         first = sum(len(before) for before in ensemble.configurations[:number])
         predict = ensemble_predictor(
             models, axes[first : first + len(models)], _half(ensemble.device) if options.amp else None
@@ -214,6 +217,18 @@ def segment_prepared(
     )  # fmt: skip
 
 
+def _with_low_resolution(
+    case: Case, plan: Plan, model: nn.Module, prepared: PreparedScan, options: InferenceOptions, scratch: Any
+) -> Case:
+    """The case with what the low resolution finds in the scan, as the second network of a cascade was trained."""
+    ensemble = low_resolution(model)
+    scan = PreparedScan(prepared.volume, prepared.name, preprocess(prepared.volume, ensemble.plans[0]))
+    plain = replace(options, labels=None, probabilities=False, postprocessing="none", keep_largest=None)
+    found = segment_prepared(ensemble, scan, plain, scratch).mask
+    classes = prepare_labels(found, case.geometry, plan)
+    return replace(case, image=add_previous(case.image, classes, plan.num_classes))
+
+
 def choose_labels(labels: dict[str, int], names: Sequence[str] | None) -> dict[str, int]:
     """The labels called `names`, and background; all of them for None.
 
@@ -258,7 +273,8 @@ def mirror_axes(model: nn.Module) -> tuple[int, ...]:
         if str(step.get("type", "")).split(".")[-1] == "RandFlipd" and step.get("prob", 0.1) > 0:
             axis = step.get("spatial_axis")
             axes.update(range(3) if axis is None else [axis] if isinstance(axis, int) else axis)
-    return tuple(sorted(axis % 3 for axis in axes)) or tuple(model.mirror_axes)
+    first = 1 if getattr(model, "slicewise", False) else 0  # patches of slices lack the volume's first axis
+    return tuple(sorted({first + axis % (3 - first) for axis in axes})) or tuple(model.mirror_axes)
 
 
 class _Clock:

@@ -10,6 +10,7 @@ from mamba_vision.engine.hooks import (
     SamplePictureHook,
     TrainingDivergedError,
     TrainingInterrupted,
+    TrainingReportHook,
     ValidationPictureHook,
     latest_checkpoint,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "ShardedStrategy",
     "TrainingDivergedError",
     "TrainingInterrupted",
+    "TrainingReportHook",
     "ValidationPictureHook",
     "latest_checkpoint",
     "undecayed_parameters",

@@ -76,13 +76,23 @@ def preprocess(volume: Volume, plan: Plan, label: Volume | np.ndarray | None = N
     stored = label.array[0] if isinstance(label, Volume) else np.asarray(label)
     if stored.shape != tuple(volume.shape):
         raise ValueError(f"label: expected the scan's shape {tuple(volume.shape)}, found {stored.shape}")
-    classes = _to_classes(stored, plan, label.name if isinstance(label, Volume) else "label")
-    classes = to_network(classes, order, flipped)[box]
-    resampled = resample_labels(np.ascontiguousarray(classes), shape, coarse)
+    resampled = prepare_labels(stored, geometry, plan, label.name if isinstance(label, Volume) else "label")
     if mask is not None:
         outside = resample_labels(np.ascontiguousarray(~mask, dtype=np.int16), shape, coarse) > 0
         resampled[outside & (resampled == 0)] = OUTSIDE
     return Case(image, resampled, geometry)
+
+
+def prepare_labels(labels: np.ndarray, geometry: Geometry, plan: Plan, name: str = "label") -> np.ndarray:
+    """Values (X, Y, Z) in a scan's grid -> class numbers (*S) int16 where `preprocess` has put its image.
+
+    Raises:
+        VolumeError: values that the plan does not have; it calls the labels `name`.
+    """
+    classes = to_network(_to_classes(labels, plan, name), geometry.stored_axes, geometry.flipped)
+    inside = np.ascontiguousarray(classes[tuple(slice(first, last) for first, last in geometry.box)])
+    coarse = coarse_axis(geometry.spacing, plan.spacing_for(geometry.spacing))
+    return resample_labels(inside, geometry.resampled_shape, coarse)
 
 
 def normalize(channel: np.ndarray, plan: Plan, index: int, mask: np.ndarray | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Who trains and who validates: nnU-Net's folds, number for number."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,13 @@ from mamba_vision.volumes.volume import VolumeError
 SEED = 12345
 
 
-def make_splits(cases: Sequence[str], folds: int = 5) -> list[dict[str, list[str]]]:
+def make_splits(
+    cases: Sequence[str], folds: int = 5, groups: Mapping[str, str] | None = None
+) -> list[dict[str, list[str]]]:
     """[{'train': [...], 'val': [...]}] a fold, over the sorted names.
+
+    With `groups` (case -> patient) it is the sorted patients that are split, so that all cases of one are in one part;
+    a case without a patient stands for itself.
 
     The same as scikit-learn's KFold(folds, shuffle=True, random_state=12345), which nnU-Net uses. Fewer cases than
     folds give one fold a case; a single case both trains and validates.
@@ -26,6 +31,14 @@ def make_splits(cases: Sequence[str], folds: int = 5) -> list[dict[str, list[str
         raise ValueError(f"cases: expected distinct names, found {names}")
     if folds < 2:
         raise ValueError(f"folds: expected 2 or more, found {folds}")
+    if groups is not None:
+        members: dict[str, list[str]] = {}
+        for name in names:
+            members.setdefault(groups.get(name, name), []).append(name)
+        splits = make_splits(list(members), folds)
+        return [
+            {part: sorted(name for group in fold[part] for name in members[group]) for part in fold} for fold in splits
+        ]
     if len(names) == 1:
         return [{"train": names, "val": names}]
     folds = min(folds, len(names))

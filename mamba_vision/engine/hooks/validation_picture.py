@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mamba_vision.registry import HOOKS
+from mamba_vision.structures import VolumeDataSample
 from mamba_vision.visualization.figures import figure_pixels, save_stacked
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 
@@ -36,26 +38,10 @@ class ValidationPictureHook(Hook):
         """Draw the cases of this batch, as long as there is room."""
         if not is_main_process():
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        # The prepared volume has its axes in the plan's order; pictures want X, Y, Z.
-        axes = (getattr(model, "plan", None) or {}).get("axes", (0, 1, 2))
-        names = getattr(runner.val_dataloader.dataset, "metainfo", {}).get("classes")
         for volume, sample in zip(data_batch["inputs"], outputs):
             if len(self._pictures) >= self.cases or sample.pred_label.ndim != 3:
                 return
-            order = np.argsort(axes)
-            image, labels, truth = (
-                array.cpu().numpy().transpose(order) for array in (volume[0], sample.pred_label, sample.gt_label)
-            )
-            figure = orthogonal_slices_figure(
-                image,
-                labels,
-                [sample.spacing[axis] for axis in order],
-                None if names is None else dict(enumerate(names)),
-                truth_XYZ=truth,
-                title=f"{sample.case}, epoch {runner.epoch}",
-            )
-            self._pictures.append(figure_pixels(figure))
+            self._pictures.append(case_picture(runner, volume, sample, f"{sample.case}, epoch {runner.epoch}"))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the picture."""
@@ -63,3 +49,26 @@ class ValidationPictureHook(Hook):
             return
         save_stacked(Path(runner.work_dir) / "val" / f"epoch_{runner.epoch}.png", self._pictures)
         self._pictures = []
+
+
+def case_picture(runner: Runner, volume: torch.Tensor, sample: VolumeDataSample, title: str) -> np.ndarray:
+    """Pixels of a validated case: its first channel, the prediction filled, the truth outlined.
+
+    Args:
+        runner: whose model has a plan, and whose validation data have names of classes, if they have.
+        volume: (C, *S), prepared.
+        sample: with pred_label and gt_label (*S).
+        title: a line above.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    # The prepared volume has its axes in the plan's order; pictures want X, Y, Z.
+    order = np.argsort((getattr(model, "plan", None) or {}).get("axes", (0, 1, 2)))
+    names = getattr(runner.val_dataloader.dataset, "metainfo", {}).get("classes")
+    image, labels, truth = (
+        array.cpu().numpy().transpose(order) for array in (volume[0], sample.pred_label, sample.gt_label)
+    )
+    figure = orthogonal_slices_figure(
+        image, labels, [sample.spacing[axis] for axis in order], None if names is None else dict(enumerate(names)),
+        truth_XYZ=truth, title=title,
+    )  # fmt: skip
+    return figure_pixels(figure)
