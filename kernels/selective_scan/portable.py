@@ -45,14 +45,14 @@ def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, 
             _states_before(group, a, h, state, out=before_group)
             _states(a, h, before_group)
             contract(group.C, h, out=y[index])
-            state = h.last
+            state = h.last.clone()  # the next group is computed in the same room
         y = layout.from_chunks(y, block.room_of(out))
         if D is not None:
             y.addcmul_(block.u, D[:, None])
         if z is not None:
             y.mul_(F.silu(block.read(z)))
         block.write(y, out)
-    return out, layout.state_back(state.clone()), saved if keep else A.new_empty(0)
+    return out, layout.state_back(state), saved if keep else A.new_empty(0)
 
 
 def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus):

@@ -309,3 +309,17 @@ def test_state_update_errors():
         selective_state_update(state, x, x, A, torch.ones(2, 5), torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"dt has shape \(2, 5\), expected \(2, 6\)"):
         selective_state_update(state, x, x[:, :5], A, torch.ones(2, 4), torch.ones(2, 4))
+
+
+def test_portable_scan_of_several_groups_without_gradients() -> None:
+    """The state goes from group to group although all are computed in the same memory."""
+    shapes = dict(u=(1, 360, 1521), delta=(1, 360, 1521), A=(360, 10), B=(1, 4, 10, 1521), C=(1, 4, 10, 1521))
+    torch.manual_seed(0)
+    inputs = {name: torch.rand(shape) for name, shape in shapes.items()}
+    inputs["A"], inputs["delta"] = -inputs["A"], 0.1 * inputs["delta"]
+    with torch.no_grad():
+        with use_backend("portable"):
+            out = selective_scan(**inputs)
+        with use_backend("reference"):
+            expected = selective_scan(**inputs)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
