@@ -117,7 +117,21 @@ def test_tokens_by_their_formula():
     turns = 2 * torch.pi * (place @ encoder.frequencies)
     expected = encoder.norm(torch.cat([turns.sin(), turns.cos()]) + encoder.label_tokens[0])
     torch.testing.assert_close(tokens[0, 0], expected)
+    # The point's place is (3.5, 10.5); patches have their middles at 8, 24, 40 and 8, 24.
+    near = torch.zeros(1, 3, 2, 3)
+    near[0, 1, 0, 0], near[0, 1, 1, 0] = (1 - 4.5 / 16) * (1 - 2.5 / 16), (1 - 4.5 / 16) * (2.5 / 16)
+    torch.testing.assert_close(dense, encoder.cover(near))
+
+
+def test_without_prompts_the_map_is_one_token():
+    encoder = PromptEncoder(6)
+    none, point = (torch.zeros(2, count, 2) for count in (0, 1))
+    boxes, mask = torch.zeros(2, 0, 4), torch.zeros(2, 0).bool()
+    _, _, dense = encoder(boxes, mask, none, torch.zeros(2, 0), mask, (32, 32), (2, 2))
     assert (dense == encoder.no_cover_token[:, None, None]).all()
+    given = torch.tensor([[True], [False]])
+    _, _, dense = encoder(boxes, mask, point, torch.ones(2, 1), given, (32, 32), (2, 2))
+    assert (dense[1] == encoder.no_cover_token[:, None, None]).all() and (dense[0] != dense[1]).any()
 
 
 def test_coverage_is_the_area_of_the_patch_inside_the_box():
