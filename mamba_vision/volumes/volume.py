@@ -69,10 +69,13 @@ class Volume:
 def stem(path: str | Path) -> str:
     """File name without its (double) suffix: 'liver.nii.gz' -> 'liver'; a folder's name as it is."""
     name = Path(path).name
-    for ending in IMAGE_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
+    return name[: len(name) - len(image_ending(path))]
+
+
+def image_ending(path: str | Path) -> str:
+    """The (double) suffix of an image's name: 'liver.nii.gz' -> '.nii.gz'; '' for other names."""
+    name = Path(path).name
+    return next((name[-len(ending) :] for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
 
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
