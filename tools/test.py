@@ -4,7 +4,9 @@
 
 For volumes: scans are segmented and scored in their own grids. By default these are the data set's test scans if they
 have labels, else the validation cases of the fold. report/ then holds report.md, summary.json, cases.csv (a row a case
-and class), boxplots.png, bland_altman.png and worst_cases.png.
+and class), boxplots.png, bland_altman.png and worst_cases.png. Several processes share the scans:
+
+    bash tools/dist_test.sh work_dirs/liver/config.py work_dirs/liver/best_dice_epoch_900.pth 4
 """
 
 import argparse
@@ -22,19 +24,24 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--tta", action="store_true", help="average over mirrored copies (volumes), or use tta_model")
+    parser.add_argument("--tta", nargs="?", const="flips", choices=("flips", "none"),
+                        help="volumes: flips (default) averages over mirrored copies, none predicts once, as in "
+                             "segment.py; others: use tta_model")  # fmt: skip
     parser.add_argument("--out", type=Path,
                         help="volumes: folder for the segmentations; others: .pkl file for predictions")  # fmt: skip
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument("--data", type=Path, help="labelled scans to test on, in place of the data set's own")
     volumes.add_argument("--fold", help="fold whose validation cases are tested on, or 'all'")
-    volumes.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    volumes.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one; of several processes "
+                                          "each its own)")  # fmt: skip
     others = parser.add_argument_group("other configurations")
     others.add_argument("--show", action="store_true", help="show predictions in a window")
     others.add_argument("--show-dir", type=Path, help="folder for pictures of predictions")
     others.add_argument("--interval", type=int, default=1, help="draw every n-th sample")
     others.add_argument("--wait-time", type=float, default=2, help="seconds a picture is shown")
-    others.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none",
+                        help="what started several processes; volumes: none or pytorch (torchrun), which share the "
+                             "scans")  # fmt: skip
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for path in (args.config, args.checkpoint):
@@ -47,6 +54,7 @@ def parse_args() -> argparse.Namespace:
 def test_volumes(args: argparse.Namespace, cfg) -> int:
     from rich.console import Console
 
+    from mamba_vision.apis.sharing import joined, rank
     from mamba_vision.apis.volume_report import score_table
     from mamba_vision.apis.volume_testing import evaluate_volumes
 
@@ -55,17 +63,20 @@ def test_volumes(args: argparse.Namespace, cfg) -> int:
     def report(case: str, index: int, total: int) -> None:
         console.print(f"[{index + 1}/{total}] {case}", markup=False)
 
-    outcome = evaluate_volumes(
-        cfg,
-        args.checkpoint,
-        data=args.data,
-        folder=args.work_dir / "report" if args.work_dir else None,
-        tta="flips" if args.tta else None,
-        amp=args.amp,
-        device=args.device,
-        masks=args.out,
-        report=report,
-    )
+    with joined(args.launcher):
+        outcome = evaluate_volumes(
+            cfg,
+            args.checkpoint,
+            data=args.data,
+            folder=args.work_dir / "report" if args.work_dir else None,
+            tta=args.tta or "flips",
+            amp=args.amp,
+            device=args.device,
+            masks=args.out,
+            report=report,
+        )
+        if rank() > 0:
+            return 1 if outcome.failures else 0
     console.print(f"Tested on {outcome.summary['tested_on']}", markup=False)
     console.print(score_table(outcome.summary))
     for name in ("report.md", "summary.json", "cases.csv", "boxplots.png", "bland_altman.png", "worst_cases.png"):
@@ -93,6 +104,7 @@ def main() -> int:
         if str(cfg.model.get("type", "")).endswith("VolumeSegmentor"):
             return test_volumes(args, cfg)
         names = TestOptions.__dataclass_fields__
+        args.tta = args.tta == "flips"
         run_test(cfg, args.checkpoint, TestOptions(**{name: getattr(args, name) for name in names}))
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("MAMBA_VISION_TRACEBACK"):

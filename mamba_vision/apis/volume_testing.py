@@ -10,7 +10,9 @@ import numpy as np
 from mmengine.config import Config
 from torch import nn
 
-from mamba_vision.apis.volume_inference import inference_volume
+from mamba_vision.apis.sharing import from_all, my_device, my_share, rank
+from mamba_vision.apis.volume_ensemble import as_ensemble
+from mamba_vision.apis.volume_inference import InferenceOptions, choose_steps, inference_volume
 from mamba_vision.apis.volume_model import init_volume_model
 from mamba_vision.apis.volume_report import write_report
 from mamba_vision.apis.volume_result import VolumeResult
@@ -18,6 +20,7 @@ from mamba_vision.evaluation import ClassScore
 from mamba_vision.evaluation.volume_scores import METRICS, ScoreOptions, score_structures
 from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
+from mamba_vision.volumes.components import steps_as_json
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan_label
 from mamba_vision.volumes.scans import find_scans, find_test_scans
@@ -42,13 +45,16 @@ def evaluate_volumes(
     *,
     data: str | Path | None = None,
     folder: str | Path | None = None,
-    tta: str | None = None,
+    tta: str = "flips",
     amp: bool = False,
     device: str | None = None,
     masks: str | Path | None = None,
     report: Callable[[str, int, int], None] | None = None,
 ) -> TestOutcome:
-    """Segment labelled scans, score them, write a report.
+    """Segment labelled scans, as tools/segment.py does it, score them, write a report.
+
+    Of several processes (`sharing.joined`) each takes its share of the scans; the first one writes the report, and
+    alone has a summary in what it returns.
 
     Args:
         cfg: a planned configuration.
@@ -56,7 +62,7 @@ def evaluate_volumes(
         data: labelled scans; by default the data set's own test scans if they have labels, else the validation cases
             of the configuration's fold.
         folder: of the report; by default `report` in the work folder.
-        tta: 'flips' or 'none'; by default what the configuration's mirror_axes say.
+        tta: 'flips' or 'none', as for inference_volume.
         amp: predict in bfloat16.
         device: as for init_volume_model.
         masks: folder to write the segmentations to.
@@ -65,15 +71,14 @@ def evaluate_volumes(
     Raises:
         ValueError: no labelled scans, or none that could be tested.
     """
-    model = init_volume_model(cfg, checkpoint, device)
+    model = init_volume_model(cfg, checkpoint, my_device(device))
     plan = Plan.from_dict(model.plan)
     scans, which = labelled_scans(cfg, data)
     tolerance = (cfg.get("test_evaluator") or {}).get("tolerance", 2.0)
-    tta = tta or ("flips" if model.mirror_axes else "none")
-    start, scores, failures = time.monotonic(), [], {}
-    for index, scan in enumerate(scans):
+    start, scores, failures, mine = time.monotonic(), [], {}, my_share(scans)
+    for index, scan in enumerate(mine):
         if report:
-            report(scan.case, index, len(scans))
+            report(scan.case, index, len(mine))
         try:
             result, found = score_scan(model, plan, scan, tolerance, tta, amp)
         except (ValueError, OSError) as error:
@@ -82,16 +87,24 @@ def evaluate_volumes(
         scores += found
         if masks is not None:
             result.save(Path(masks) / f"{scan.case}.nii.gz")
+    parts = from_all((scores, failures))
+    order = {scan.case: number for number, scan in enumerate(scans)}
+    scores = sorted((score for part, _ in parts for score in part), key=lambda score: order[score.case])
+    failures = {case: why for _, part in parts for case, why in part.items()}
     if not scores:
         raise ValueError(
             "no scan could be tested:\n  " + "\n  ".join(f"{case}: {why}" for case, why in failures.items())
         )
     folder = Path(folder) if folder is not None else Path(cfg.work_dir) / "report"
+    if rank() > 0:
+        return TestOutcome({}, scores, folder, failures)
     about = {
         "dataset": plan.dataset,
         "tested_on": which,
         "checkpoint": str(checkpoint),
         "tta": tta,
+        "postprocessing": steps_as_json(choose_steps(as_ensemble(model), InferenceOptions())),
+        "processes": len(parts),
         "seconds": round(time.monotonic() - start, 1),
         "failures": failures,
     }
