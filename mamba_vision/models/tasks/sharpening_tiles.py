@@ -13,6 +13,7 @@ from mamba_vision.models.layers.padding import crop_to
 from mamba_vision.models.tasks.restoration_tiles import Tiling, restore_in_tiles
 
 Network = Callable[[Tensor, Tensor], Tensor]
+TILING = Tiling(tile=64)  # as published ones of 256 in the guide
 
 
 def sharpen_in_tiles(
@@ -28,7 +29,7 @@ def sharpen_in_tiles(
         network: maps (B, bands, h, w) and (B, guide channels, H, W) to (B, bands, H, W).
         ms: (B, bands, h, w); tiles are cut from where it lies, and moved by `network` if need be.
         pan: (B, guide channels, H, W).
-        tiling: in pixels of `ms`; default: tiles of 64, as published ones are of 256 in the guide.
+        tiling: in pixels of `ms`; default: `TILING`.
         progress: called with tiles done and all tiles.
 
     Returns:
@@ -37,14 +38,19 @@ def sharpen_in_tiles(
     Raises:
         ValueError: the guide is not a whole number of times larger.
     """
-    scale, bands = guide_scale(ms, pan), ms.shape[1]
-    # A pixel of the image and the guide's s * s pixels there are cut, and mirrored at the ends, together.
-    both = torch.cat([ms, F.pixel_unshuffle(pan, scale).to(ms)], dim=1)
+    scale = guide_scale(ms, pan)
+    sharpen = of_pairs(network, ms.shape[1], scale)
+    return restore_in_tiles(sharpen, paired(ms, pan, scale), scale, tiling or TILING, progress)
 
-    def sharpen(tile: Tensor) -> Tensor:
-        return network(tile[:, :bands], F.pixel_shuffle(tile[:, bands:], scale))
 
-    return restore_in_tiles(sharpen, both, scale, tiling or Tiling(tile=64), progress)
+def paired(ms: Tensor, pan: Tensor, scale: int) -> Tensor:
+    """An image and its guide as one (B, bands + s * s * guide channels, h, w): they are cut, and mirrored, together."""
+    return torch.cat([ms, F.pixel_unshuffle(pan, scale).to(ms)], dim=1)
+
+
+def of_pairs(network: Network, bands: int, scale: int) -> Callable[[Tensor], Tensor]:
+    """The network as a function of what `paired` makes."""
+    return lambda both: network(both[:, :bands], F.pixel_shuffle(both[:, bands:], scale))
 
 
 def sharpen_as_published(network: Network, ms: Tensor, pan: Tensor, tile: int = 256, margin: int = 0) -> Tensor:
