@@ -1,7 +1,8 @@
 """Check scans and plan a training: DATASET -> WORK_DIR with config.py, plan.json, splits.json, preprocessed/ and qc/.
 
-DATASET is a folder in nnU-Net's raw layout (dataset.json, imagesTr, labelsTr) or with images/ and labels/ of equal
-names; scans are NIfTI files or DICOM folders. Every problem of every file is shown before any long work begins.
+DATASET is images/ and labels/ of equal names, nnU-Net's raw layout, a task of the Decathlon, a BIDS folder, a folder of
+DICOM patients, or a CSV or JSON file that lists image, label and fold; scans are NIfTI, NRRD, MetaImage or DICOM. Every
+problem of every file is shown before any long work begins.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("dataset", type=Path, metavar="DATASET", help="the folder of scans and labels")
+    add("dataset", type=Path, metavar="DATASET", help="the folder, or list, of scans and labels")
     add("--work-dir", type=Path, help="folder to write (default: work_dirs/NAME OF THE DATASET)")
     add("--model", default="umamba_bot",
         choices=("umamba_bot", "umamba_enc", "segmamba", "lightm_unet", "nnunet", "monai_unet"),
@@ -39,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     add("--by-patient", action="store_true", help="keep all scans of a patient in one part of each fold")
     add("--channels", nargs="+", metavar="NAME", help="names of the channels, in place of dataset.json's; e.g. CT")
     add("--labels", nargs="+", metavar="VALUE=NAME", help="e.g. 1=liver 2=tumour, in place of dataset.json's")
+    add("--series", metavar="NAME", help="of DICOM folders that hold several: UID, number or description")
     add("--fix-geometry", default="error", choices=("error", "resample", "copy"),
         help="a label in another grid than its scan: stop, resample it, or copy the scan's geometry")  # fmt: skip
     add("--workers", type=int, metavar="N", help="cases at once (default: the cores, as far as memory goes)")
@@ -46,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     add("--dry-run", action="store_true", help="show the plan, write nothing")
     args = parser.parse_args()
     if args.work_dir is None:
-        args.work_dir = Path("work_dirs") / args.dataset.resolve().name
+        args.work_dir = Path("work_dirs") / dataset_name(args.dataset.resolve())
     for name in ("vram", "batch_size", "workers"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -55,6 +57,13 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--folds must be 2 or more, got {args.folds}")
     args.labels = parse_labels(parser, args.labels)
     return args
+
+
+def dataset_name(dataset: Path) -> str:
+    """Of a folder its name, of a list its name without the ending; dataset.json stands for its folder."""
+    if dataset.name == "dataset.json":
+        return dataset.parent.name
+    return dataset.stem if dataset.is_file() else dataset.name
 
 
 def parse_labels(parser: argparse.ArgumentParser, pairs: list[str] | None) -> dict[str, int] | None:
@@ -89,8 +98,8 @@ def main() -> int:
             vram_gb=args.vram,
             patch_size=args.patch_size, spacing=args.spacing, batch_size=args.batch_size, folds=args.folds,
             splits=args.splits, by_patient=args.by_patient,
-            channels=args.channels, labels=args.labels, fix_geometry=args.fix_geometry, workers=args.workers,
-            seed=args.seed, dry_run=args.dry_run, progress=True, console=console,
+            channels=args.channels, labels=args.labels, series=args.series, fix_geometry=args.fix_geometry,
+            workers=args.workers, seed=args.seed, dry_run=args.dry_run, progress=True, console=console,
         )  # fmt: skip
     except DatasetError as error:
         print_problems(console, error.problems)

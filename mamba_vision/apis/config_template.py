@@ -76,7 +76,7 @@ custom_imports = dict(
 
 # ---- Where things are -----------------------------------------------------------------------------------------------
 # Everything that is made lies in this folder, which may be moved or renamed. Only `scans` points elsewhere.
-scans = $scans
+scans = $scans$series
 work_dir = '{{ fileDirname }}'
 plan = f'{work_dir}/plan.json'
 splits = f'{work_dir}/$splits'
@@ -189,7 +189,8 @@ def render_config(
 
     Args:
         plan: a volumes.Plan (or a dict of its fields).
-        data: `scans`, the folder the scans are read from; optional `tolerance`, of the surface Dice in mm.
+        data: `scans`, the folder the scans are read from; optional `series`, of its DICOM folders, and `tolerance`, of
+            the surface Dice in mm.
         work_dir: the folder it is written for; only named in the comments, as the config finds its own place.
         preset: a key of PRESETS.
         fold: the part of splits.json that validates, or 'all'.
@@ -202,9 +203,9 @@ def render_config(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
-    unknown = set(data) - {"scans", "tolerance"}
+    unknown = set(data) - {"scans", "series", "tolerance"}
     if "scans" not in data or unknown:
-        raise ValueError(f"data: expected the key 'scans' and perhaps 'tolerance', found {sorted(data)}")
+        raise ValueError(f"data: expected the key 'scans', perhaps 'series' and 'tolerance', found {sorted(data)}")
     plan = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
     chosen, reasons = PRESETS[preset], plan.reasons
     patch = plan.patch_size[1:] if plan.slicewise else plan.patch_size
@@ -227,6 +228,7 @@ def render_config(
         preset=preset,
         why=chosen.why,
         scans=_quoted(os.fspath(data["scans"])),
+        series=f"\nseries = {_quoted(data['series'])}  # of each DICOM folder" if data.get("series") else "",
         fold=repr(fold),
         channels=_literal(list(plan.channels)),
         patch_size=patch,

@@ -13,8 +13,9 @@ from mamba_vision.apis.segmentation_run import Reporter, segment_scans
 from mamba_vision.apis.segmentation_workers import segment_on_devices
 from mamba_vision.apis.volume_ensemble import EnsembleSource, fold_folder
 from mamba_vision.volumes.plan import Plan
-from mamba_vision.volumes.reading import is_nifti, read_label, read_volume
-from mamba_vision.volumes.scans import ScanFiles, find_scans
+from mamba_vision.volumes.reading import is_image_file, is_nifti, read_label
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
+from mamba_vision.volumes.scans import find_scans
 from mamba_vision.volumes.splits import load_splits
 from mamba_vision.volumes.volume import VolumeError, stem
 
@@ -53,7 +54,7 @@ class Predictions:
         """
         for scan in self.scans:
             found = read_label(self.folder / f"{scan.case}.nii.gz")
-            truth = read_label(scan.label, like=self._grid(scan), fix_geometry=self.plan.fix_geometry).array[0]
+            truth = read_scan_label(scan, self._grid(scan), self.plan.fix_geometry, self.plan.labels).array[0]
             mask = found.array[0]
             if mask.shape != truth.shape:
                 raise VolumeError(found.name, f"{mask.shape} voxels", f"those of its truth, {truth.shape}")
@@ -68,7 +69,8 @@ class Predictions:
 
     def _grid(self, scan: ScanFiles):
         """The scan, where the truth may have to be brought into its grid."""
-        return None if self.plan.fix_geometry == "error" else read_volume(list(scan.images), scan.series)
+        as_stored = self.plan.fix_geometry == "error" and is_image_file(scan.label)  # not so segments and contours
+        return None if as_stored else read_scan(scan)
 
 
 def cross_validate(
@@ -107,7 +109,7 @@ def cross_validate(
         if not fold.isdigit() or int(fold) >= len(splits):
             raise ValueError(f"folds: expected numbers below {len(splits)}, found {fold!r}")
         fold_folder(folder, fold)  # all must be there before long work begins
-    labelled = {scan.case: scan for scan in find_scans(cfg.scans) if scan.label is not None}
+    labelled = {scan.case: scan for scan in find_scans(cfg.scans, series=cfg.get("series")) if scan.label is not None}
     options = SegmentOptions(
         tta=tta, amp=amp, probabilities=probabilities, compress=False, postprocessing="none", statistics=False,
         preview=False, resume=True,

@@ -21,8 +21,9 @@ from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
 from mamba_vision.volumes.patients import check_patients, patients_of
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.planning import make_plans
-from mamba_vision.volumes.scans import ScanFiles, find_scans, image_folders, read_dataset_info
-from mamba_vision.volumes.splits import load_splits, make_splits, save_splits
+from mamba_vision.volumes.scan_files import ScanFiles, structure_labels
+from mamba_vision.volumes.scans import find_scans, image_folders, read_dataset_info
+from mamba_vision.volumes.splits import listed_splits, load_splits, make_splits, save_splits
 from mamba_vision.volumes.survey import survey
 from mamba_vision.volumes.volume import VolumeError
 
@@ -78,6 +79,7 @@ def plan_dataset(
     by_patient: bool = False,
     channels: Sequence[str] | None = None,
     labels: Mapping[str, int] | None = None,
+    series: str | None = None,
     fix_geometry: str = "error",
     workers: int | None = None,
     seed: int = 0,
@@ -97,6 +99,7 @@ def plan_dataset(
         splits: a file with the folds, in the form of splits.json, instead.
         by_patient: keep all cases of a patient in one part of each fold.
         channels, labels: names (and values), in place of dataset.json's.
+        series: which series of DICOM folders that hold several: UID, number or description.
         fix_geometry: for a label or channel in another grid than its scan: 'error', 'resample' or 'copy'.
         workers: cases at once; by default a core each, as far as free memory goes.
         seed: of the training.
@@ -113,10 +116,12 @@ def plan_dataset(
     dataset, work_dir = Path(dataset), Path(work_dir)
     if folds < 2:
         raise ValueError(f"folds: expected 2 or more, found {folds}")
-    scans = find_scans(dataset)
+    scans = find_scans(dataset, series=series)
     info = read_dataset_info(dataset)
     names = list(channels) if channels is not None else info.channels
     scheme = read_label_scheme(labels, "labels") if labels is not None else info.scheme
+    if not scheme.labels:
+        scheme = LabelScheme(structure_labels(scans))
     if progress:
         (console or Console()).print(f"{dataset}: {len(scans)} cases", markup=False, highlight=False)
     surveyed = survey(
@@ -124,6 +129,7 @@ def plan_dataset(
         len(names) or None,
         scheme.values or None,
         fix_geometry=fix_geometry,
+        label_names=scheme.labels or None,
         workers=workers,
         progress=progress,
         console=console,
@@ -157,7 +163,7 @@ def plan_dataset(
         notes.append(f"Also planned: {', '.join(others)}, each in a folder of its own; prepared when it is trained.")
     configs = {
         name: render_config(
-            plan, {"scans": str(dataset.resolve())}, work_dir if name == main else work_dir / name,
+            plan, {"scans": str(dataset.resolve()), "series": series}, work_dir if name == main else work_dir / name,
             preset=preset, seed=seed, main=main,
         )
         for name, plan in plans.items()
@@ -200,6 +206,9 @@ def _splits(
     """The splits that are given, or there and for these cases; else new ones. And what to say about it."""
     path, cases = Path(path), [scan.case for scan in scans]
     note = ""
+    if given is None and any(scan.fold for scan in scans):
+        splits = listed_splits({scan.case: scan.fold for scan in scans})
+        return splits, f"{len(splits)} fold{'s' * (len(splits) != 1)} as the list of scans says."
     if path.is_file() or given is not None:
         splits = load_splits(path)
         named = {name for fold in splits for part in fold.values() for name in part}

@@ -24,7 +24,7 @@ def prepare_volumes(cfg: Config, progress: bool = True) -> None:
         return
     plan = Plan.load(cfg.plan)
     wanted = {name for fold in load_splits(cfg.splits) for part in fold.values() for name in part}
-    scans = [scan for scan in find_scans(cfg.scans) if scan.case in wanted]
+    scans = [scan for scan in find_scans(cfg.scans, series=cfg.get("series")) if scan.case in wanted]
     found = {scan.case for scan in scans if scan.label is not None}
     if wanted - found:
         raise ValueError(

@@ -4,8 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import pydicom
-
 from mamba_vision.volumes.checks import Problem
 from mamba_vision.volumes.dicom import is_dicom_file
 from mamba_vision.volumes.scans import ScanFiles
@@ -28,6 +26,8 @@ def patient_of(scan: ScanFiles) -> str | None:
     if path.is_dir() or is_dicom_file(path):
         file = path if path.is_file() else next((one for one in sorted(path.iterdir()) if is_dicom_file(one)), None)
         if file is not None:
+            import pydicom  # an extra, that only DICOM needs
+
             found = str(pydicom.dcmread(file, stop_before_pixels=True).get("PatientID", "")).strip()
             return found or None
     for pattern in _NAMES:

@@ -1,11 +1,13 @@
 """One case on disk: its files, and reading them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mamba_vision.volumes.dicom_kinds import STRUCTURES, is_dicom_label, sop_class
+from mamba_vision.volumes.dicom_labels import label_file, structure_names
 from mamba_vision.volumes.reading import read_label, read_volume
-from mamba_vision.volumes.volume import Volume
+from mamba_vision.volumes.volume import Volume, VolumeError
 
 TEST = "test"
 
@@ -39,3 +41,25 @@ def read_scan_label(
 ) -> Volume | None:
     """The label of a case, or None if it has none; see read_label."""
     return read_label(scan.label, like, fix_geometry, names) if scan.label is not None else None
+
+
+def structure_labels(scans: Sequence[ScanFiles]) -> dict[str, int]:
+    """{name: value} for scans whose labels are all in DICOM: the names of all their segments, numbered as they come.
+
+    Empty if a label is something else, or holds several contoured structures: which of a clinic's thirty are meant, and
+    in which order they lie on one another, only the user knows.
+    """
+    names: dict[str, str] = {}
+    for scan in scans:
+        if scan.label is None:
+            continue
+        try:
+            file = label_file(scan.label)
+            found = structure_names(file) if is_dicom_label(file) else []
+        except VolumeError:
+            continue  # reading it says what is wrong
+        if not found or (sop_class(file) == STRUCTURES and len(found) > 1):
+            return {}
+        for name in found:
+            names.setdefault(name.strip().lower(), name.strip())
+    return {"background": 0, **{name: value for value, name in enumerate(names.values(), 1)}} if names else {}

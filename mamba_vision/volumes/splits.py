@@ -56,6 +56,27 @@ def make_splits(
     return splits
 
 
+def listed_splits(folds: Mapping[str, str]) -> list[dict[str, list[str]]]:
+    """The folds that a list of scans names: case -> number of the fold it validates; '' trains in every fold.
+
+    Raises:
+        ValueError: no case validates, or none is left to train in some fold.
+    """
+    numbers = sorted({int(fold) for fold in folds.values() if fold})
+    if not numbers:
+        raise ValueError(f"folds: expected the number of a fold for some cases, found none for {len(folds)}")
+    splits = [
+        {
+            "train": sorted(case for case, fold in folds.items() if not fold or int(fold) != number),
+            "val": sorted(case for case, fold in folds.items() if fold and int(fold) == number),
+        }
+        for number in numbers
+    ]
+    if not all(split["train"] for split in splits):
+        raise ValueError(f"folds: expected cases to train on beside those of fold {numbers[0]}, found none")
+    return splits
+
+
 def save_splits(path: str | Path, splits: list[dict[str, list[str]]]) -> Path:
     """Write as JSON, in the form of nnU-Net's splits_final.json."""
     return write_json(path, splits)
