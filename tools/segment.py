@@ -1,4 +1,4 @@
-"""Segment scans with a trained model: NIfTI files or DICOM series, one, several or whole folders.
+"""Segment scans with a trained model (NIfTI files, DICOM series, one or whole folders), or pictures by boxes, points.
 
     python tools/segment.py work_dirs/liver ct.nii.gz --out predictions
     python tools/segment.py work_dirs/liver scans/ --out predictions --resume
@@ -6,10 +6,15 @@
 
     python tools/segment.py work_dirs/liver scans/ --folds 0 1 2 3 4 --device cuda:0,cuda:1 --out predictions
     python tools/segment.py work_dirs/liver scans/ --ensemble work_dirs/liver_2d --format dicom-seg --out predictions
+    python tools/segment.py work_dirs/promamba frame.png --box 40,30,200,180 --points 120,90,1 --out masks
 
 A case of several channels is files CASE_0000.nii.gz, CASE_0001.nii.gz ..., or what --channels lists. For each case the
 labels (in the grid of the scan) and a picture are written, and for all of them statistics.csv, statistics.json and
 run.json. A scan that fails is listed at the end and the others go on; the exit status is then 1.
+
+Promptable models take pictures, and of the options below --box, --points, --prompts, --checkpoint, --recursive,
+--device, --amp, --statistics, --preview, --probabilities and --resume. They write masks/*.png, overlays/*.png and
+statistics.
 """
 
 import argparse
@@ -23,6 +28,8 @@ from mamba_vision.utils.memory import format_size, parse_size
 FORMATS = ("nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
 SURFACES = ("ply", "gif")
 BUFFERS = ("auto", "memory", "file", "gpu")
+FOR_PICTURES = ("model", "scans", "out", "recursive", "checkpoint", "device", "amp", "statistics", "preview",
+                "probabilities", "resume", "box", "points", "prompts")  # fmt: skip
 PATTERNS = {"nii.gz": "*.nii.gz", "nrrd": "*.nrrd", "mha": "*.mha", "dicom-seg": "*_seg.dcm",
             "rtstruct": "*_rtstruct.dcm", "stl": "*.stl", "ply": "*.ply", "gif": "*_surface.gif"}  # fmt: skip
 
@@ -72,7 +79,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="a picture a case")
     parser.add_argument("--probabilities", action="store_true", help="also write the probability of every class")
     parser.add_argument("--resume", action="store_true", help="skip cases that are finished")
+    prompts = parser.add_argument_group("pictures, promptable models")
+    prompts.add_argument("--box", type=_box, action="append", default=[], metavar="X0,Y0,X1,Y1",
+                         help="around what is meant, in pixels; again for more boxes")  # fmt: skip
+    prompts.add_argument("--points", type=_point, nargs="+", default=[], metavar="X,Y,LABEL",
+                         help="label 1: this is meant, 0: this is not")  # fmt: skip
+    prompts.add_argument("--prompts", type=Path, metavar="FILE",
+                         help='of many pictures, JSON: {"a.png": {"boxes": [[x0, y0, x1, y1]], "points": '
+                              "[[x, y, label]]}, ...}")  # fmt: skip
     args = parser.parse_args(argv)
+    args.for_scans = [name for name, value in vars(args).items()
+                      if name not in FOR_PICTURES and value != parser.get_default(name)]  # fmt: skip
     if not args.scans and not args.channels:
         parser.error("nothing to segment: name scans, or the --channels of one")
     if args.checkpoint and (args.folds or args.ensemble):
@@ -95,8 +112,16 @@ def _checked(name: str, convert, accept):
     return parse
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
 _overlap = _checked("overlap (expected 0 to below 1)", float, lambda value: 0 <= value < 1)
 _positive = _checked("number (expected 1 or more)", int, lambda value: value >= 1)
+_box = _checked("box (expected X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1)", _numbers,
+                lambda box: len(box) == 4 and box[0] < box[2] and box[1] < box[3])  # fmt: skip
+_point = _checked("point (expected X,Y,LABEL with label 1 or 0)", _numbers,
+                  lambda point: len(point) == 3 and point[2] in (0, 1))  # fmt: skip
 _size = _checked("size (expected one such as 8G or 512M)", parse_size, lambda value: True)
 
 
@@ -117,6 +142,16 @@ def main(argv: list[str] | None = None) -> int:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting makes shared cores ten times slower
     from mamba_vision.utils.quiet import quiet_imports
+
+    with quiet_imports():
+        from mamba_vision.apis.prompt_kind import names_promptable
+    if args.box or args.points or args.prompts or names_promptable(args.model):
+        if args.for_scans:
+            print(f"error: {', '.join(args.for_scans)}: for scans, not for pictures and prompts", file=sys.stderr)
+            return 2
+        with quiet_imports():
+            from mamba_vision.apis.prompt_command import run_prompts
+        return run_prompts(args)
 
     with quiet_imports():
         from mamba_vision.apis.scan_collection import collect_scans

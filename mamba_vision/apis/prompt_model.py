@@ -8,13 +8,12 @@ from mmengine.registry import DefaultScope
 
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.image_model import build_from_config
+from mamba_vision.apis.prompt_kind import KIND, find_config, is_promptable
 from mamba_vision.apis.volume_model import choose_device, find_checkpoint
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.utils.quiet import quiet_imports
-
-KIND = "PromptSegmentor"
 
 
 def init_prompt_model(
@@ -61,31 +60,6 @@ def init_prompt_model(
         raise CheckpointError(f"{weights}: {error}") from error
     model.cfg, model.checkpoint, model.resize = cfg, weights, _resize(cfg)
     return model.to(device).eval()
-
-
-def find_config(path: str | Path) -> Path:
-    """The configuration itself, or that of a work folder: config.py, else the newest .py in it.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such configuration or folder")
-    if (path / "config.py").is_file():
-        return path / "config.py"
-    found = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"{path}: expected the configuration (.py) that training leaves there; found none")
-    return found[-1]
-
-
-def is_promptable(cfg: Config) -> bool:
-    """Whether the configuration is of a model that takes prompts."""
-    model = cfg.get("model") or {}
-    return str(model.get("type", "")).rpartition(".")[2] == KIND
 
 
 def _resize(cfg: Config):

@@ -102,11 +102,17 @@ def segment_pictures(
             report(f"{label}: failed: {error}")
             continue
         rows.append({**row, **result.statistics()})
-        asked = f"{len(prompts.boxes)} boxes, {len(points)} points" if len(prompts.boxes) + len(points) else "no prompt"
+        asked = counted(len(prompts.boxes), len(points)) or "no prompt"
         report(f"{label}: {asked}; {rows[-1]['pixels']} pixels, {100 * rows[-1]['share']:.1f} %")
     if options.statistics and rows:
         _write_statistics(out, rows)
     return failed
+
+
+def counted(boxes: int, points: int) -> str:
+    """'1 box, 2 points'; '' for none."""
+    words = ((boxes, "box" if boxes == 1 else "boxes"), (points, "point" if points == 1 else "points"))
+    return ", ".join(f"{number} {word}" for number, word in words if number)
 
 
 def _write(path: Path, array: np.ndarray) -> None:
