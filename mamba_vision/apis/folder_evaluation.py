@@ -21,7 +21,7 @@ from mamba_vision.volumes.scan_files import ScanFiles, read_scan
 from mamba_vision.volumes.scans import find_labels, find_scans
 from mamba_vision.volumes.volume import Volume, VolumeError
 
-_BYTES_A_VOXEL = 60  # peak of scoring one case, distances and lesions included
+_BYTES_A_VOXEL = 32  # peak of scoring one case: two label maps, and distances in the box of the largest structure
 
 
 def evaluate_folder(
