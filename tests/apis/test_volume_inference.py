@@ -14,6 +14,7 @@ from segmentation_case import LABELS, expected_mask, make_scan, make_work_dir
 
 from mamba_vision.apis import VolumeInferencer, inference_volume, init_volume_model
 from mamba_vision.apis.volume_inference import mirror_axes
+from mamba_vision.registry import MODELS
 from mamba_vision.volumes.reading import read_volume
 from mamba_vision.volumes.volume import VolumeError
 
@@ -189,6 +190,67 @@ def test_a_gpu_gives_the_same(tmp_path):
         result = inference_volume(model, image, **options)
         np.testing.assert_array_equal(result.mask, expected_mask(image))
         assert result.info["device"].startswith("cuda")
+
+
+@pytest.mark.parametrize("buffer", ["memory", "file", "gpu"])
+def test_the_buffer_changes_nothing_but_the_way(model, buffer, tmp_path):
+    image = make_scan()
+    result = inference_volume(model, image, buffer=buffer, scratch=tmp_path)
+    assert {"memory": "in memory", "file": "temporary file", "gpu": "on cpu"}[buffer] in result.info["logits"]
+    np.testing.assert_array_equal(result.mask, expected_mask(image))
+
+
+SIZE = (60, 52, 30)
+
+
+def _noisy_scan():
+    image = make_scan(shape=SIZE)
+    noise = np.random.default_rng(0).normal(0, 0.3, SIZE)
+    return nib.Nifti1Image((np.asarray(image.dataobj) + noise).astype(np.float32), image.affine)
+
+
+def _trained(folder, device, steps=150):
+    """A small U-Mamba that has learnt the boxes, so that its classes are apart as those of a trained network are."""
+    settings = {"type": "mamba_vision.UMamba", "arch": "tiny", "in_channels": 1, "num_classes": 3}
+    work = make_work_dir(folder, patch=(16, 32, 32))
+    text = (work / "config.py").read_text()
+    start, end = text.index("network="), text.index("inferer=")
+    (work / "config.py").write_text(f"{text[:start]}network={settings!r},\n    {text[end:]}")
+    torch.manual_seed(0)
+    network = MODELS.build({**settings, "deep_supervision": False}).to(device)
+    scan, truth = (
+        torch.from_numpy(np.asarray(one.dataobj, np.float32).transpose(2, 0, 1).copy()).to(device)
+        for one in (_noisy_scan(), make_scan(shape=SIZE))
+    )
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(steps):
+        corner = [int(torch.randint(side - length + 1, ())) for side, length in zip(scan.shape, (16, 32, 32))]
+        place = tuple(slice(start, start + length) for start, length in zip(corner, (16, 32, 32)))
+        loss = torch.nn.functional.cross_entropy(network(scan[place][None, None]), truth[place][None].round().long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = {f"network.{name}": value.cpu() for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "meta": {}}, work / "best_dice_epoch_3.pth")
+    return work
+
+
+def _agreement(one, other):
+    """The least Dice of any label."""
+    pairs = [(one == label, other == label) for label in (1, 4)]
+    return min(2 * (mine & yours).sum() / (mine.sum() + yours.sum()) for mine, yours in pairs)
+
+
+@pytest.mark.gpu
+def test_a_trained_network_gives_the_same_on_a_gpu(tmp_path):
+    work, image = _trained(tmp_path / "work", "cuda"), _noisy_scan()
+    expected = inference_volume(init_volume_model(work, device="cpu"), image).mask
+    assert _agreement(expected, expected_mask(make_scan(shape=SIZE))) > 0.5  # it has learnt something
+    model = init_volume_model(work, device="cuda")
+    for buffer in ("auto", "memory", "file", "gpu"):
+        result = inference_volume(model, image, buffer=buffer)
+        assert result.info["device"].startswith("cuda")
+        assert _agreement(result.mask, expected) >= 0.999, buffer
 
 
 def test_an_empty_scan_is_all_background(model):
