@@ -7,6 +7,15 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 
 ORIENTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+ANGLE = np.deg2rad(20)
+# Axial, coronal with the slices running backwards, oblique, and with a tilted gantry.
+STACKS = {
+    "axial": {},
+    "coronal": {"orientation": (1.0, 0, 0, 0, 0, -1.0), "step": (0.0, -2.0, 0.0)},
+    "oblique": {"orientation": (np.cos(ANGLE), np.sin(ANGLE), 0, 0, 0, -1.0),
+                "step": (2 * np.sin(ANGLE), -2 * np.cos(ANGLE), 0.0)},
+    "tilted": {"step": (0.0, 0.6, 3.0)},
+}  # fmt: skip
 
 
 def write_series(

@@ -13,7 +13,7 @@ from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
 from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
 from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
 from mamba_vision.volumes.itk_files import is_itk_file, read_itk
-from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, Volume, VolumeError
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
 _READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd) or a DICOM folder"
@@ -70,8 +70,8 @@ def read_label(
     Args:
         path: NIfTI, NRRD or MetaImage file of integers, a DICOM-SEG, an RTSTRUCT, or a folder with one of these.
         like: the scan it belongs to; their grids must agree, or are made to by `fix_geometry`: 'resample' takes
-            the nearest voxel, 'copy' takes the scan's geometry (shapes must agree). A DICOM-SEG may hold a part of the
-            scan's slices; contours are filled in the scan's grid.
+            the nearest voxel, 'copy' takes the scan's geometry (shapes must agree). A DICOM-SEG, and 3D Slicer's
+            .seg.nrrd, may hold the part of the scan that has labels; contours are filled in the scan's grid.
         names: values of the structures in a DICOM-SEG or RTSTRUCT; see dicom_labels.read_dicom_label.
 
     Raises:
@@ -81,7 +81,9 @@ def read_label(
         raise ValueError(f"fix_geometry: expected one of {', '.join(GEOMETRY_FIXES)}, found {fix_geometry!r}")
     path = label_file(Path(path))
     if is_dicom_file(path):
-        values, affine, header = *_read_dicom_label(path, like, names), None
+        values, affine, header = *_placed(path, *read_dicom_label(path, like, names), like), None
+    elif path.name.lower().endswith(SEGMENTS):
+        values, affine, header = *_placed(path, *read_itk(path), like), None
     elif is_itk_file(path):
         values, affine, header = *read_itk(path), None
     else:
@@ -128,11 +130,8 @@ def _read_image(
     return array, affine, header
 
 
-def _read_dicom_label(
-    path: Path, like: Volume | None, names: Mapping[str, int] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """A DICOM label and its affine; in the grid of `like` where it is stored in a part of that."""
-    values, affine = read_dicom_label(path, like, names)
+def _placed(path: Path, values: np.ndarray, affine: np.ndarray, like: Volume | None) -> tuple[np.ndarray, np.ndarray]:
+    """A label and its affine; in the grid of `like` where it is stored as a part of that."""
     placed = place_in_grid(values, affine, like.shape, like.affine) if like is not None else None
     if placed is None:
         return values, affine

@@ -79,4 +79,5 @@ def image_ending(path: str | Path) -> str:
 
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
-IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+SEGMENTS = ".seg.nrrd"  # 3D Slicer's
+IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, SEGMENTS, ".nrrd", ".mha", ".mhd")

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from dicom_series import write_series
+from dicom_series import STACKS, write_series
 from matplotlib.path import Path as Outline
 
 pytest.importorskip("highdicom")
@@ -23,13 +23,6 @@ from mamba_vision.volumes.rtstruct_writing import write_rtstruct
 NAMES = {"background": 0, "Lung": 1, "Tumour": 2}
 SHAPE = (14, 11, 8)
 ANGLE = np.deg2rad(20)
-STACKS = {
-    "axial": {},
-    "coronal": {"orientation": (1.0, 0, 0, 0, 0, -1.0), "step": (0.0, -2.0, 0.0)},
-    "oblique": {"orientation": (np.cos(ANGLE), np.sin(ANGLE), 0, 0, 0, -1.0),
-                "step": (2 * np.sin(ANGLE), -2 * np.cos(ANGLE), 0.0)},
-    "tilted": {"step": (0.0, 0.6, 3.0)},
-}  # fmt: skip
 
 
 def mask() -> np.ndarray:

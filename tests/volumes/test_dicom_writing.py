@@ -4,7 +4,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_series import write_enhanced, write_series
+from dicom_series import STACKS, write_enhanced, write_series
 from matplotlib.path import Path as Polygon
 
 from mamba_vision.volumes.dicom_seg_writing import write_dicom_seg
@@ -13,15 +13,6 @@ from mamba_vision.volumes.rtstruct_writing import slice_contours, write_rtstruct
 from mamba_vision.volumes.volume import Volume, VolumeError
 
 NAMES = {"background": 0, "Liver": 1, "odd thing": 4}
-ANGLE = np.deg2rad(20)
-# Axial, coronal with the slices running backwards, oblique, and with a tilted gantry.
-STACKS = {
-    "axial": {},
-    "coronal": {"orientation": (1.0, 0, 0, 0, 0, -1.0), "step": (0.0, -2.0, 0.0)},
-    "oblique": {"orientation": (np.cos(ANGLE), np.sin(ANGLE), 0, 0, 0, -1.0),
-                "step": (2 * np.sin(ANGLE), -2 * np.cos(ANGLE), 0.0)},
-    "tilted": {"step": (0.0, 0.6, 3.0)},
-}  # fmt: skip
 
 
 def _mask(shape):

@@ -72,6 +72,21 @@ def test_labels_and_their_scan(tmp_path):
         read_label(tmp_path / "soft.mha")
 
 
+def test_slicers_segmentation_of_a_part_of_the_scan(tmp_path):
+    matrix = np.diag([-0.7, -1.3, 2.9, 1.0])
+    scan = read_volume(save(tmp_path / "scan.nii.gz", voxels(), matrix))
+    part = labels()[4:13, 5:15, 3:11]
+    origin = (0.7 * 4, 1.3 * 5, 2.9 * 3)  # LPS
+    write(tmp_path / "part.seg.nrrd", part, origin=origin)
+    np.testing.assert_array_equal(read_label(tmp_path / "part.seg.nrrd", scan).array[0], labels())
+    write(tmp_path / "part.nrrd", part, origin=origin)  # of any other file it is an error that wants a decision
+    with pytest.raises(VolumeError, match="shape 9 x 10 x 8 instead of 18 x 20 x 16"):
+        read_label(tmp_path / "part.nrrd", scan)
+    write(tmp_path / "far.seg.nrrd", part, origin=(700, 1300, 2900))
+    with pytest.raises(VolumeError, match="segments that lie outside the scan"):
+        read_label(tmp_path / "far.seg.nrrd", scan)
+
+
 def test_several_values_a_voxel(tmp_path):
     array = np.random.default_rng(0).random((5, 6, 7, 2)).astype(np.float32)  # (Z, Y, X, C)
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / "vector.nrrd"))
