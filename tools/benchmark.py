@@ -3,7 +3,9 @@
     python tools/benchmark.py --op selective_scan                     every shape of the table, on the GPU
     python tools/benchmark.py --op ordered_scan --shapes vmamba_t_s1
     python tools/benchmark.py --model VMamba:tiny --input 128,3,224,224
-On a CPU the portable backend is compared with the plain loop, at small shapes. Writes JSON and, with --plot, a picture.
+On a CPU the C++ and the plain loop are compared with the portable backend (ratio: its time over theirs), at small
+shapes; CPU time if there is one thread (OMP_NUM_THREADS=1), else time on the clock. Writes JSON and, with --plot, a
+picture.
 """
 
 import argparse
@@ -28,7 +30,14 @@ ORDERED = {
     "vmamba_t_s4": (128, 768, 7, 1),
     "mambair_b4": (4, 360, 64, 16),
 }
-SMALL_SCANS = {"small": (2, 384, 197, 16, True), "small_n1": (2, 96, 784, 1, False)}
+SMALL_SCANS = {
+    "small": (2, 384, 197, 16, True),
+    "small_n1": (2, 96, 784, 1, False),
+    "vim_t": (1, 384, 197, 16, True),
+    "segmamba_4k": (1, 96, 4096, 16, True),
+    "segmamba_32k": (1, 96, 32768, 16, True),
+}
+LONG = 1000  # steps that the plain loop, differentiated by autograd, is not asked for
 SMALL_ORDERED = {"small": (1, 96, 14, 1)}
 # An H200: bytes/s of a copy, special functions/s, issue slots/s of the multiply-add pipe (docs/performance.md)
 BANDWIDTH, SPECIAL, SLOTS = 4.25e12, 132 * 16 * 1.98e9, 132 * 128 * 1.98e9
@@ -40,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", action="append", help="a registered model, Name or Name:arch")
     parser.add_argument("--input", default="128,3,224,224", help="shape of a model's input (default: %(default)s)")
     parser.add_argument("--shapes", nargs="+", help="names of shapes (default: all)")
-    parser.add_argument("--backend", choices=("triton", "portable", "reference"), help="default: by device")
+    parser.add_argument("--backend", choices=("triton", "native", "portable", "reference"), help="default: by device")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument(
@@ -100,21 +109,37 @@ def run_op(op: str, args: argparse.Namespace, device: str, published: dict) -> l
     prepare = prepare_scan if op == "selective_scan" else prepare_order
     rows = []
     print(f"\n{op}, {str(dtype).removeprefix('torch.')}; µs, medians of {args.repeats}")
-    print(f"{'shape':18}{'forward':>9}{'floor':>8}{'share':>7}{'ratio':>7}{'fwd+bwd':>10}{'floor':>8}{'share':>7}"
+    print(f"{'shape':22}{'forward':>9}{'floor':>8}{'share':>7}{'ratio':>7}{'fwd+bwd':>10}{'floor':>8}{'share':>7}"
           f"{'ratio':>7}{'MiB':>7}{'host':>7}")  # fmt: skip
     for name in names:
-        backends = [args.backend] if device == "cuda" or args.backend else ["portable", "reference"]
-        for backend in backends:
+        portable = None
+        for backend in [args.backend] if device == "cuda" or args.backend else cpu_backends(table[name]):
             with use_backend(backend):
                 sets = [prepare(table[name], dtype, device) for _ in range(3 if device == "cuda" else 1)]
                 row = {"op": op, "shape": name, "backend": backend or "triton", **measure(sets, device, args.repeats)}
             if device == "cuda":
                 row |= floors(op, table[name], dtype.itemsize)
                 row |= ratios(row, published.get(f"{name}_{short(args.dtype)}"))
+            elif backend == "portable":
+                portable = row
+            else:
+                row |= ratios(row, portable)
             rows.append(row)
             print_row(row)
             del sets
     return rows
+
+
+def cpu_backends(shape) -> list[str]:
+    from mamba_vision.kernels.native import BuildError, build_torch_library
+
+    backends = ["portable"]
+    try:
+        build_torch_library()
+        backends.append("native")
+    except BuildError as error:
+        print(f"without the backend native: {error}")
+    return backends if shape[2] > LONG else [*backends, "reference"]
 
 
 def prepare_scan(shape, dtype, device):
@@ -240,14 +265,17 @@ def host_time(run) -> float:
 
 
 def time_cpu(runs, repeats: int) -> float:
-    from time import perf_counter
+    from time import perf_counter, process_time
 
+    import torch
+
+    clock = process_time if torch.get_num_threads() == 1 else perf_counter
     runs[0]()
     times = []
     for _ in range(repeats):
-        start = perf_counter()
+        start = clock()
         runs[0]()
-        times.append(perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times) * 1e6
 
 
@@ -291,7 +319,7 @@ def print_row(row: dict) -> None:
     def cell(value, width, digits=0, suffix=""):
         return f"{'-' if value is None else format(value, f'.{digits}f') + suffix:>{width}}"
 
-    line = f"{row['shape'] + ('' if row['backend'] == 'triton' else ' ' + row['backend'][:8]):18}"
+    line = f"{row['shape'] + ('' if row['backend'] == 'triton' else ' ' + row['backend'][:9]):22}"
     for key, width in (("forward", 9), ("forward_backward", 10)):
         floor = row.get(f"{key}_floor_us")
         share = None if floor is None else 100 * floor / row[f"{key}_us"]

@@ -135,14 +135,14 @@ int64_t parts_for(int64_t batch, int64_t groups, int64_t channels, int64_t threa
 void forward_task(const Scan& scan, int64_t task) {
     const Kind& kind = kind_for(scan.is_double != 0);
     Heap heap(kind.forward_heap(scan, task));
-    FlushTiny flush;
+    [[maybe_unused]] const FlushTiny flush;
     kind.forward(scan, task, heap.get());
 }
 
 void backward_task(const Scan& scan, int64_t task) {
     const Kind& kind = kind_for(scan.is_double != 0);
     Heap heap(kind.backward_heap(scan, task));
-    FlushTiny flush;
+    [[maybe_unused]] const FlushTiny flush;
     kind.backward(scan, task, heap.get());
 }
 

@@ -5,7 +5,7 @@ import torch
 from mamba_vision.kernels.causal_conv1d import portable as conv
 from mamba_vision.kernels.ordered_scan.orders import place, place_rows, take, take_rows
 from mamba_vision.kernels.ordered_scan.reference import channels_first
-from mamba_vision.kernels.selective_scan import portable as scan
+from mamba_vision.kernels.selective_scan import portable as portable_scan
 from mamba_vision.kernels.selective_scan.chunks import cut
 
 
@@ -17,9 +17,10 @@ def saved_shape(x: torch.Tensor, order: torch.Tensor, A: torch.Tensor) -> tuple[
 
 
 def forward(
-    x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, merge_sum, token_rows, delta_softplus, keep
-):
-    """Merged outputs and the scan's states before its chunks; arguments as in kernels/README.md."""
+    x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias,
+    merge_sum, token_rows, delta_softplus, keep, scan=portable_scan,
+):  # fmt: skip
+    """Merged outputs and what `scan`, a backend of selective_scan, keeps; arguments as in kernels/README.md."""
     steps = _Steps(x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, token_rows)
     y, _, saved = scan.forward(*steps.scan_inputs, delta_softplus, A.dtype, keep)
     y = _steps_of(y, x.shape[2])
@@ -32,7 +33,7 @@ def forward(
 
 def backward(
     grad_out, x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, saved,
-    merge_sum, token_rows, delta_softplus,
+    merge_sum, token_rows, delta_softplus, scan=portable_scan,
 ):  # fmt: skip
     """Gradients of all inputs but the order; arguments as in kernels/README.md."""
     tokens, channels = x.shape[1:]

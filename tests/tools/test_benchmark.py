@@ -1,4 +1,4 @@
-"""tools/benchmark.py on a CPU: portable against the plain loop, results as JSON and a picture, clear refusals."""
+"""tools/benchmark.py on a CPU: backends against the plain loop, results as JSON and a picture, clear refusals."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def test_writes_table_json_and_picture(tmp_path):
     assert "PyTorch" in results["machine"]
     if "cuda" not in found.stdout:
         times = {row["backend"]: row["forward_backward_us"] for row in results["results"]}
-        assert times["portable"] < times["reference"]
+        assert max(times["portable"], times.get("native", 0)) < times["reference"]
     assert (tmp_path / "r/result.png").stat().st_size > 1000
 
 
