@@ -59,7 +59,10 @@ def _below(folder: Path, series: str | None, out: str | Path | None) -> list[Sca
         )
         if here.resolve() == skipped:
             continue
-        found += [scan for scan in _directly_in(here, series) if all(scan.images != other.images for other in found)]
+        inside = _directly_in(here, series)
+        found += [scan for scan in inside if all(scan.images != other.images for other in found)]
+        if any(image.parent != here for scan in inside for image in scan.images):
+            inner.clear()  # a list, BIDS or patients' folders: what lies below is known, labels among it
     if not found:
         raise VolumeError(folder, "no scan in it or below", "NIfTI files (.nii, .nii.gz) or DICOM folders")
     return found

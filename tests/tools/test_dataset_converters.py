@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from scan_files import affine, save
 
+from mamba_vision.apis import plan_dataset
 from mamba_vision.utils import project_folder
-from mamba_vision.volumes import VolumeError, check_scans, find_scans, read_dataset_info, read_label, read_volume
+from mamba_vision.volumes import (
+    VolumeError,
+    check_scans,
+    find_scans,
+    load_case,
+    read_dataset_info,
+    read_label,
+    read_volume,
+)
 from mamba_vision.volumes.conversion import Part, RawDataset, SourceCase, write_raw_dataset
 from mamba_vision.volumes.scans import find_test_scans
 
@@ -148,6 +157,21 @@ def test_brats2023(tmp_path):
     assert (info.regions, info.labels["oedema"]) == ({}, 2)
 
 
+@pytest.mark.parametrize("kind", ["regions", "exclusive"])
+def test_what_is_converted_plans_and_is_prepared(tmp_path, kind):
+    for case in ("BraTS-GLI-00000-000", "BraTS-GLI-00000-001", "BraTS-GLI-00003-000"):
+        for seed, contrast in enumerate(("t1c", "t1n", "t2f", "t2w")):
+            save(tmp_path / "in" / case / f"{case}-{contrast}.nii.gz", image(seed + int(case[-9:-4] + case[-1])))
+        save(tmp_path / "in" / case / f"{case}-seg.nii.gz", truth((1, 2, 3)))
+    options = ["--exclusive"] if kind == "exclusive" else []
+    assert converter("brats2023").main([str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 0
+    planned = plan_dataset(tmp_path / "out", tmp_path / "work", preset="fast", pictures=0, by_patient=True)
+    assert list(planned.plan.regions) == ([] if options else ["whole tumour", "tumour core", "enhancing tumour"])
+    both = {"BraTS-GLI-00000-000", "BraTS-GLI-00000-001"}
+    assert all(both <= set(fold["train"]) or both <= set(fold["val"]) for fold in planned.splits)
+    assert load_case(tmp_path / "work" / "preprocessed", "BraTS-GLI-00003-000").image.shape[0] == 4
+
+
 def test_brats_with_a_contrast_missing(tmp_path, capsys):
     case = "BraTS-GLI-00000-000"
     for kind in ("t1c", "t1n", "t2w", "seg"):
@@ -216,8 +240,7 @@ def test_a_source_that_is_none(tmp_path, capsys, name):
 
 def test_each_converter_has_its_line_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "convert-data-sets.md").read_text()
-    for file in (project_folder("tools") / "dataset_converters").glob("*.py"):
-        assert f"`{file.name}`" in page, file.name
+    assert all(f"`{name}.py`" in page for name in NAMES)
 
 
 def test_nothing_is_left_half_and_nothing_overwritten(tmp_path):
