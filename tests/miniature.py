@@ -2,10 +2,13 @@
 and the work folder of a plan for it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from mamba_vision.apis.config_template import render_config
 from mamba_vision.volumes.cache import build_cache
@@ -15,6 +18,14 @@ from mamba_vision.volumes.scans import find_scans
 CLASSES = ("background", "ball", "core")
 TRAIN, TEST = ("case_0", "case_1", "case_2"), ("case_3",)
 SHORT = {"epochs": 2, "iterations": 3, "train_cfg.val_interval": 1}
+
+
+@contextmanager
+def unformatted() -> Iterator[None]:
+    """MMEngine lays out the configuration four times a training: seconds each, of no use where nobody reads it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, False))
+        yield
 
 
 def make_scan(seed: int, shape=(20, 22, 24)) -> tuple[np.ndarray, np.ndarray]:

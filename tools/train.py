@@ -23,6 +23,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resume", nargs="?", const="auto", metavar="CHECKPOINT",
                         help="go on from the last checkpoint in the work folder, or from CHECKPOINT")  # fmt: skip
     parser.add_argument("--fold", help="fold of splits.json that validates, or 'all'; written to <work-dir>/fold_<N>")
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="resume with another number of epochs than before; the learning rate follows the new one",
+    )
+    parser.add_argument("--max-hours", type=float, metavar="H",
+                        help="after so long save and stop (exit status 124); --resume goes on")  # fmt: skip
+    parser.add_argument("--auto-batch", action="store_true",
+                        help="where memory runs out, try again with half the batch")  # fmt: skip
     parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16, or float16 on older GPUs")
     parser.add_argument("--no-validate", action="store_true", help="do not validate while training")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the total batch")
@@ -37,6 +46,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.config.is_file():
         parser.error(f"{args.config}: no such configuration")
+    if args.max_hours is not None and args.max_hours <= 0:
+        parser.error(f"--max-hours must be above 0, got {args.max_hours}")
     for option in args.cfg_options:
         if "=" not in option:
             parser.error(f"--cfg-options: expected KEY=VALUE, found {option!r}")
@@ -52,6 +63,7 @@ def main() -> int:
 
     with quiet_imports():
         from mamba_vision.apis.config_loading import parse_options
+        from mamba_vision.apis.memory_advice import OutOfMemoryError
         from mamba_vision.apis.training import TrainOptions, closing_lines, train
         from mamba_vision.engine import TrainingDivergedError, TrainingInterrupted
     options = TrainOptions(
@@ -63,6 +75,9 @@ def main() -> int:
         pin_memory=not args.no_pin_memory,
         persistent_workers=not args.no_persistent_workers,
         fold=args.fold,
+        extend=args.extend,
+        max_hours=args.max_hours,
+        auto_batch=args.auto_batch,
         launcher=args.launcher,
         cfg_options=parse_options(args.cfg_options),
     )
@@ -70,8 +85,8 @@ def main() -> int:
         runner = train(args.config, options)
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
-        return 128 + stop.signum
-    except (ValueError, FileNotFoundError, TrainingDivergedError) as error:
+        return stop.status
+    except (ValueError, FileNotFoundError, TrainingDivergedError, OutOfMemoryError) as error:
         if os.environ.get("MAMBA_VISION_TRACEBACK"):
             raise
         print(f"error: {error}\n(MAMBA_VISION_TRACEBACK=1 shows where it comes from)", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Training from a configuration: what tools/train.py does, for Python."""
 
 import contextlib
+import gc
 import io
 import itertools
 import logging
@@ -8,7 +9,8 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mmengine.runner import Runner
 
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_loading import load_config
+from mamba_vision.apis.memory_advice import OutOfMemoryError, is_out_of_memory, out_of_memory
 from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
@@ -42,6 +45,9 @@ class TrainOptions:
     pin_memory: bool = True
     persistent_workers: bool = True
     fold: int | str | None = None
+    extend: bool = False
+    max_hours: float | None = None
+    auto_batch: bool = False
     launcher: str = "none"
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,11 +60,27 @@ def train(config: str | Path, options: TrainOptions | None = None, **settings: A
 
     Raises:
         ValueError, FileNotFoundError: a configuration, data or a checkpoint that can't be used, before long work.
-        TrainingInterrupted: stopped by a signal, saved.
+        TrainingInterrupted: stopped by a signal or the limit of time, saved.
         TrainingDivergedError: the loss became NaN.
+        OutOfMemoryError: it does not fit, with `auto_batch` not even one patch at a time.
     """
     options = options or TrainOptions(**settings)
-    return run_training(configure(config, options), options)
+    while True:
+        cfg = configure(config, options)
+        try:
+            return run_training(cfg, options)
+        except OutOfMemoryError as error:
+            if not options.auto_batch or error.batch_size < 2:
+                raise
+            smaller = error.batch_size // 2
+            print(f"{str(error).splitlines()[0]}. Again with batches of {smaller}.", flush=True)
+        gc.collect()  # the network that did not fit
+        torch.cuda.empty_cache()
+        variable = "batch_size" if "batch_size" in cfg else "train_dataloader.batch_size"
+        begun = (Path(cfg.work_dir) / POINTER).is_file() and options.resume is not None
+        options = replace(
+            options, cfg_options={**options.cfg_options, variable: smaller}, resume="auto" if begun else options.resume
+        )
 
 
 def run_training(cfg: Config, options: TrainOptions) -> Runner:
@@ -72,6 +94,10 @@ def run_training(cfg: Config, options: TrainOptions) -> Runner:
         print(describe(runner), flush=True)
     try:
         runner.train()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(cfg, error) from None
+        raise
     finally:
         for hook in runner.hooks:
             if isinstance(hook, ProgressHook):
@@ -96,6 +122,13 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
         print(
             f"{cfg.work_dir} holds a training already; --resume would go on with it. Training begins anew.", flush=True
         )
+    if cfg.get("resume") and not is_sharded(cfg):
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), _hook("ScheduleChangeHook", extend=options.extend)]
+    if options.max_hours is not None:
+        others = [hook for hook in cfg.get("custom_hooks") or [] if not str(hook.get("type")).endswith("InterruptHook")]
+        cfg.custom_hooks = [*others, _hook("InterruptHook", max_hours=options.max_hours)]
+    if isinstance(cfg.get("plan"), str):
+        use_tensorboard(cfg)
     if options.amp:
         use_amp(cfg)
     if is_sharded(cfg):
@@ -147,6 +180,18 @@ def use_atomic_checkpoints(cfg: Config) -> None:
     elsewhere = hook is None or any(hook.get(key) for key in ("backend_args", "file_client_args"))
     if not elsewhere and hook.type == "CheckpointHook":
         hook.type = "mamba_vision.AtomicCheckpointHook"
+
+
+def use_tensorboard(cfg: Config) -> None:
+    """Write for TensorBoard too, if it is installed and the configuration says nothing of it."""
+    backends = cfg.get("visualizer", {}).get("vis_backends")
+    named = [str(one.get("type")) for one in backends or ()]
+    if backends is not None and "TensorboardVisBackend" not in named and find_spec("tensorboard") is not None:
+        cfg.visualizer.vis_backends = [*backends, ConfigDict(type="TensorboardVisBackend")]
+
+
+def _hook(kind: str, **arguments: Any) -> ConfigDict:
+    return ConfigDict(type=f"mamba_vision.{kind}", **arguments)
 
 
 def use_amp(cfg: Config) -> None:
@@ -283,7 +328,8 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
     lines = ["", f"Trained {epochs}{runner.iter} iterations."]
     if metrics:
         lines.append("Last validation: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    for file in (checkpoint, last if last != checkpoint else None, folder / "progress.png", folder / "val"):
+    seen = (folder / "training" / "index.html", folder / "progress.png", folder / "val")
+    for file in (checkpoint, last if last != checkpoint else None, *seen):
         if file is not None and file.exists():
             lines.append(f"  {file}")
     if checkpoint is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from miniature import make_scan
+from miniature import make_scan, unformatted
 from mmengine.config import Config
 
 from mamba_vision.apis import inference_volume, init_volume_model, plan_dataset
@@ -23,10 +23,8 @@ REGIONS = {"background": 0, "whole ball": [1, 2], "core": 2, "ignore": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def unformatted():
-    """MMEngine lays out the configuration four times a training: several seconds each, of no use here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, False))
+def fast():
+    with unformatted():
         yield
 
 

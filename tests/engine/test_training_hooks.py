@@ -32,7 +32,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_iteration(config, tmp_path
         train(config, work_dir=tmp_path, cfg_options={**SHORT, "custom_hooks": hooks})
     text = str(error.value)
     assert "loss is nan at iteration 4 (epoch 2)" in text
-    assert re.search(r"last finite loss was \d", text)
+    assert re.search(r"last finite losses were \d", text)
     assert re.search(r"Cases in the batch: case_\d, case_\d", text)
     assert (tmp_path / "epoch_1.pth").is_file()
     assert not (tmp_path / "epoch_2.pth").exists()

@@ -114,8 +114,9 @@ def test_sigterm_saves_and_resume_goes_on(tmp_path):
     saved = load_file(config.parent / "interrupted.pth")["meta"]["iter"]
     assert saved >= 1
     shown = run(
-        TOOLS / "train.py", config, "--resume", "--no-validate", "--cfg-options", "epochs=1", f"iterations={saved + 2}"
-    )
+        TOOLS / "train.py", config, "--resume", "--extend", "--no-validate",
+        "--cfg-options", "epochs=1", f"iterations={saved + 2}",
+    )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert f"resumed epoch: 0, iter: {saved}" in shown.stdout
     assert f"{saved + 2} iterations" in shown.stdout

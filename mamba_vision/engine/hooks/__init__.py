@@ -6,6 +6,7 @@ from mamba_vision.engine.hooks.interrupt import InterruptHook, TrainingInterrupt
 from mamba_vision.engine.hooks.progress import ProgressHook
 from mamba_vision.engine.hooks.progress_plot import ProgressPlotHook
 from mamba_vision.engine.hooks.sample_picture import SamplePictureHook
+from mamba_vision.engine.hooks.schedule_change import ScheduleChangeHook
 from mamba_vision.engine.hooks.training_report import TrainingReportHook
 from mamba_vision.engine.hooks.validation_picture import ValidationPictureHook
 
@@ -18,6 +19,7 @@ __all__ = [
     "ProgressHook",
     "ProgressPlotHook",
     "SamplePictureHook",
+    "ScheduleChangeHook",
     "TrainingDivergedError",
     "TrainingInterrupted",
     "TrainingReportHook",

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,13 +17,14 @@ from mamba_vision.engine.hooks.checkpoint import AtomicCheckpointHook
 from mamba_vision.registry import HOOKS
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TIME_IS_UP = 1000  # beside the numbers of signals
 
 
 class TrainingInterrupted(Exception):  # noqa: N818  (it is no error)
-    """Training was stopped by `signum` and can go on from `checkpoint`."""
+    """Training was stopped by `signum` (a signal, or TIME_IS_UP) and can go on from `checkpoint`."""
 
     def __init__(self, signum: int, checkpoint: Path | None, epoch: int, iteration: int) -> None:
-        name = signal.Signals(signum).name
+        name = "the limit of time" if signum == TIME_IS_UP else signal.Signals(signum).name
         saved = (
             f"; everything is saved in {checkpoint}" if checkpoint else "; nothing is saved: no AtomicCheckpointHook"
         )
@@ -32,17 +34,28 @@ class TrainingInterrupted(Exception):  # noqa: N818  (it is no error)
         )
         self.signum, self.checkpoint = signum, checkpoint
 
+    @property
+    def status(self) -> int:
+        """The exit status that tells it: 124 for the limit of time, as of `timeout`, else 128 + the signal."""
+        return 124 if self.signum == TIME_IS_UP else 128 + self.signum
+
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
     """Stops training at the end of the iteration in which a signal came, with a checkpoint, by TrainingInterrupted.
 
     A second signal stops at once. All processes of a distributed training stop at the same iteration.
+
+    Args:
+        max_hours: stop likewise so long after the hook was made, which is when a run begins.
     """
 
     priority = "LOWEST"  # the state that is saved includes what other hooks do after an iteration
 
-    def __init__(self) -> None:
+    def __init__(self, max_hours: float | None = None) -> None:
+        if max_hours is not None and max_hours <= 0:
+            raise ValueError(f"max_hours: expected a number above 0, found {max_hours}")
+        self._until = None if max_hours is None else time.monotonic() + 3600 * max_hours
         self._signum = 0
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
@@ -91,6 +104,8 @@ class InterruptHook(Hook):
 
     def _stop_if_asked(self, runner: Runner, epoch: int, iteration: int) -> None:
         signum = self._signum
+        if not signum and self._until is not None and time.monotonic() > self._until:
+            signum = TIME_IS_UP
         if is_distributed():
             shared = torch.tensor(signum, device=next(runner.model.parameters()).device)
             all_reduce(shared, "max")
