@@ -7,6 +7,7 @@ strides reach a kernel divided by V, unspecialized, and are multiplied back insi
 """
 
 import os
+from functools import cache
 
 import torch
 import triton
@@ -16,8 +17,21 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 NVIDIA = torch.version.hip is None
 # Inline PTX runs neither in the interpreter nor on AMD GPUs: plain expressions stand in for it there.
 PTX = tl.constexpr(NVIDIA and not INTERPRETED)
+try:
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+except ImportError:  # before Triton 3.4
+    gdc_wait = gdc_launch_dependents = None
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def after_previous(OVERLAP: tl.constexpr):
+    """The first thing that a kernel launched with `overlapping()` does: it waits for what the kernel before wrote, and
+    lets the next one come to the same point."""
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @triton.jit
@@ -200,6 +214,16 @@ def capped(registers: int | None) -> dict:
     warps fit (NVIDIA only)."""
     options: dict[str, object] = {"enable_fp_fusion": True}
     return options | {"maxnreg": registers} if registers and PTX.value else options
+
+
+@cache
+def overlapping(device: torch.device) -> dict:
+    """Launch options of kernels that begin with `after_previous`: on Hopper and later such a kernel may be put on the
+    GPU while the one before it still runs, which spares the gap between them."""
+    able = PTX.value and gdc_wait is not None and device.type == "cuda"
+    if able and torch.cuda.get_device_capability(device) >= (9, 0):
+        return {"OVERLAP": True, "launch_pdl": True}
+    return {"OVERLAP": False}
 
 
 def power_of_two(n: int) -> int:

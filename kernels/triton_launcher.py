@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from mamba_vision.kernels.triton_common import INTERPRETED
+from mamba_vision.kernels.triton_common import INTERPRETED, overlapping
 
 _MOST = 4096  # kernels remembered; lengths that never repeat must not fill the memory
 _ready: dict[tuple, tuple[Callable, tuple]] = {}
@@ -17,9 +17,12 @@ _pointers: dict[int, int] = {}
 
 
 def launch(kernel, programs: int, *arguments, **constants) -> None:
-    """`kernel[(programs,)](*arguments, **constants)`; the arguments are tensors first, then integers."""
+    """`kernel[(programs,)](*arguments, **constants)`; the arguments are tensors first, then integers.
+
+    A kernel with a parameter OVERLAP begins with `after_previous(OVERLAP)` and is told what that is to do.
+    """
     if INTERPRETED:
-        kernel[(programs,)](*arguments, **constants)
+        _first_launch(kernel, programs, arguments, constants)
         return
     name = id(kernel)
     count = _pointers.get(name)
@@ -35,8 +38,14 @@ def launch(kernel, programs: int, *arguments, **constants) -> None:
         run, tail = known
         run(*addresses, *tail)
         return
-    compiled = kernel[(programs,)](*arguments, **constants)
+    compiled, constants = _first_launch(kernel, programs, arguments, constants)
     if len(_ready) >= _MOST:
         _ready.clear()
     tail = (*numbers, *(constants[p] for p in kernel.arg_names[len(arguments) :]))
     _ready[key] = (compiled[(programs, 1, 1)], tail)
+
+
+def _first_launch(kernel, programs: int, arguments: tuple, constants: dict) -> tuple:
+    if "OVERLAP" in kernel.arg_names:
+        constants = constants | overlapping(arguments[0].device)
+    return kernel[(programs,)](*arguments, **constants), constants

@@ -3,13 +3,16 @@
 import triton
 import triton.language as tl
 
+from mamba_vision.kernels.triton_common import after_previous
+
 
 @triton.jit
 def forward_rows(
     x, residual, weight, bias, normed, total, rows, channels, x_r, r_r,
     EPS: tl.constexpr, CENTRED: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    HAS_BIAS: tl.constexpr, SUM: tl.constexpr, TOGETHER: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SUM: tl.constexpr, TOGETHER: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     row = (tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER)).to(tl.int64)[:, None]
     c = tl.arange(0, BLOCK)[None, :]
     mask = (row < rows) & (c < channels)
@@ -34,9 +37,10 @@ def forward_rows(
 def backward_rows(
     grad, grad_total, total, weight, dhidden, dresidual, partial, rows, channels, each, g_r, gt_r, x_r,
     EPS: tl.constexpr, CENTRED: tl.constexpr, HAS_TOTAL: tl.constexpr, HAS_WEIGHT: tl.constexpr, TWO: tl.constexpr,
-    TOGETHER: tl.constexpr, BLOCK: tl.constexpr,
+    TOGETHER: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """A program has `each` rows; partial (program, 2, channels): its sums for the weight and the bias."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     c = tl.arange(0, BLOCK)[None, :]
     mc = c < channels
@@ -73,8 +77,9 @@ def backward_rows(
 
 
 @triton.jit
-def sum_partials(partial, dweight, dbias, n, channels, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def sum_partials(partial, dweight, dbias, n, channels, ROWS: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
     """Σ of n rows of partial (n, 2, channels); the second half of the programs adds up for the bias."""
+    after_previous(OVERLAP)
     half = tl.cdiv(channels, BLOCK)
     pid = tl.program_id(0)
     c = (pid % half) * BLOCK + tl.arange(0, BLOCK)

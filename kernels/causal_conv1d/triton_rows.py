@@ -9,7 +9,7 @@ rows, -1 to zeros.
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.triton_common import pick, sigmoid, widen
+from mamba_vision.kernels.triton_common import after_previous, pick, sigmoid, widen
 
 
 @triton.jit
@@ -59,8 +59,9 @@ def rows_forward(
     x, weight, bias, y, order, length, cv, n_ctiles, n_runs, run_steps, order_b, x_b, x_k, y_b, y_k,
     x_t: tl.constexpr, y_t: tl.constexpr,
     K: tl.constexpr, WIDTH: tl.constexpr, WP: tl.constexpr, T: tl.constexpr, BC: tl.constexpr, V: tl.constexpr,
-    SILU: tl.constexpr, HAS_BIAS: tl.constexpr, ORDER: tl.constexpr,
+    SILU: tl.constexpr, HAS_BIAS: tl.constexpr, ORDER: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     begin = ((pid // n_ctiles) % n_runs) * run_steps
@@ -101,13 +102,14 @@ def rows_backward(
     g_b, g_k, x_b, x_k, dx_b, dx_k,
     g_t: tl.constexpr, x_t: tl.constexpr, dx_t: tl.constexpr,
     K: tl.constexpr, WIDTH: tl.constexpr, WP: tl.constexpr, T: tl.constexpr, BC: tl.constexpr, V: tl.constexpr,
-    SILU: tl.constexpr, HAS_BIAS: tl.constexpr, ORDER: tl.constexpr,
+    SILU: tl.constexpr, HAS_BIAS: tl.constexpr, ORDER: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """dx by step, and `partial` (b k, run, WIDTH + 1, c): sums for the weights and the bias.
 
     dx at t needs c̄, the gradient before the SiLU, at t .. t + WIDTH - 1: a tile of dx is written once the next tile of
     c̄ is known; behind its run a program computes the first tile of the next one once more.
     """
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     run = (pid // n_ctiles) % n_runs

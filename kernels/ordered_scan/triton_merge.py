@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mamba_vision.kernels.triton_common import cdiv, sigmoid
+from mamba_vision.kernels.triton_common import after_previous, cdiv, sigmoid
 from mamba_vision.kernels.triton_launcher import launch
 
 
@@ -44,7 +44,7 @@ def visits_of(order: torch.Tensor, tokens: int) -> Visits:
     visits = _turn_round(order, tokens)
     if not _capturing(order):
         key = id(order)
-        _known[key] = (weakref.ref(order, lambda _: _known.pop(key, None)), version, tokens, visits)
+        _known[key] = (weakref.ref(order, lambda _, known=_known: known.pop(key, None)), version, tokens, visits)
     return visits
 
 
@@ -70,9 +70,10 @@ def merge_kernel(
     y, out, z, grad, starts, steps, tokens, length, cv, n_ctiles, n_ttiles, n_rows, s_b, s_k, t_b, t_k,
     y_b, y_k, y_t, o_b, o_k, o_t, z_b, z_t, g_b, g_t, o_c, z_c, g_c,
     K: tl.constexpr, SUM: tl.constexpr, ONCE: tl.constexpr, V: tl.constexpr, UNIT: tl.constexpr,
-    HAS_Z: tl.constexpr, GRAD_Z: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    HAS_Z: tl.constexpr, GRAD_Z: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """out (b, token, c) = Σ_k Σ_visits y, or (b, k, token, c) if not SUM; times silu(z); or the gradient of z."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     oc = (pid % n_ctiles) * BC + tl.arange(0, BC)
     p = ((pid // n_ctiles) % n_ttiles) * BT + tl.arange(0, BT)

@@ -24,6 +24,7 @@ from mamba_vision.kernels.triton_common import (
     LN2,
     LOG2E,
     PTX,
+    after_previous,
     ex2,
     lane_sums,
     pick,
@@ -43,9 +44,10 @@ def adjoint_of_chunks(
     CHUNK: tl.constexpr, FULL: tl.constexpr, WHOLE: tl.constexpr, EACH: tl.constexpr, UNIT: tl.constexpr,
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr, U_TOKENS: tl.constexpr,
-    D_TOKENS: tl.constexpr, NEAR: tl.constexpr,
+    D_TOKENS: tl.constexpr, NEAR: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Every chunk's adjoint from zero: the X that it hands to the chunk before, and its sum of step sizes."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     chunk = (pid // n_ctiles) % n_chunks
@@ -204,7 +206,7 @@ def backward_states(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr,
-    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr, NEAR: tl.constexpr,
+    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr, NEAR: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Many states: tiles [8, BC] from the last to the first, one state at a time, its states rebuilt from `saved`.
 
@@ -212,6 +214,7 @@ def backward_states(
     over time, R = N rows of Ā, then D̄ and the bias, then B̄ and C̄ where these are constant; it has to come zeroed.
     With z, order must be absent.
     """
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     chunk = (pid // n_ctiles) % n_chunks
@@ -405,8 +408,10 @@ def finish(
     b_b, b_k, b_t, b_n, c_b, c_k, c_t, c_n, a_c, a_n, bc_c, bc_n, cc_c, cc_n,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BT: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, TOKENS: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One launch for all final sums: B̄ and C̄ over the channel tiles, Ā, D̄, bias (constant B̄, C̄) over (b, chunk)."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     R: tl.constexpr = N + 2 + (N if CONST_B else 0) + (N if CONST_C else 0)
     if pid < n_tiles * n_bk:

@@ -15,6 +15,7 @@ import triton.language as tl
 from mamba_vision.kernels.triton_common import (
     LN2,
     LOG2E,
+    after_previous,
     ex2,
     pick,
     prefetch,
@@ -30,9 +31,10 @@ def pack(
     A, B, C, At, rows, cols, order, length, padded, channels, order_b,
     a_c, a_n, b_b, b_k, b_t, b_n, c_b, c_k, c_t, c_n, n_tiles, n_bk,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BT: tl.constexpr, HAS_B: tl.constexpr, HAS_C: tl.constexpr,
-    ORDER: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    ORDER: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One launch for all small operands: A transposed and scaled; B and C in step order, as rows (t, n) or columns."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     on = tl.arange(0, NP)
     if pid < n_tiles * n_bk:
@@ -173,13 +175,14 @@ def scan_states(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
-    NEAR: tl.constexpr,
+    NEAR: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Many states: a loop over time with the states [NP, BC] in registers, the next T rows of input always in flight.
 
     PHASE 0: the whole sequence. Long sequences: 1, every chunk from zero, keeping its last state and its sum of step
     sizes; then `carry`; 2, every chunk from its true first state. With z, order must be absent.
     """
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     chunk = (pid // n_ctiles) % n_chunks
@@ -315,12 +318,13 @@ def scan_states(
 def carry(
     ends, decays, At, first, entering, channels, n_ctiles, n_chunks,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BC: tl.constexpr,
-    REVERSED: tl.constexpr, HAS_FIRST: tl.constexpr,
+    REVERSED: tl.constexpr, HAS_FIRST: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """What enters each chunk, from what each adds by itself; sixteen chunks a step, or every step waits for memory.
 
     REVERSED serves the adjoint, which enters chunks from the right. `first` is (b, k c, n).
     """
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     n = (pid // n_ctiles) % NP

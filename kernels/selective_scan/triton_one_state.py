@@ -22,6 +22,7 @@ from mamba_vision.kernels.triton_common import (
     LN2,
     LOG2E,
     PTX,
+    after_previous,
     ex2,
     lane_sums,
     pick,
@@ -98,8 +99,9 @@ def scan_one_state(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, Y_TOKENS: tl.constexpr, KEEP: tl.constexpr, LAST: tl.constexpr,
-    NEAR: tl.constexpr,
+    NEAR: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     bk = pid // n_ctiles
@@ -255,9 +257,10 @@ def backward_one_state(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LAST: tl.constexpr, INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr, FAST: tl.constexpr, AHEAD: tl.constexpr,
-    NEAR: tl.constexpr,
+    NEAR: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Tiles from the last to the first; warp 0 has a tile's last run, so that the adjoint moves from warp to warp."""
+    after_previous(OVERLAP)
     pid = tl.program_id(0)
     pc = pid % n_ctiles
     bk = pid // n_ctiles

@@ -119,11 +119,11 @@ def one_state(rows: int, channels: int, length: int, direction: str, keep: bool 
             W //= 2
         choice = OneState(BC=32, V=1, W=W, registers=None if direction == "forward" else 168)
     elif channels % 64:
-        choice = OneState(BC=32, V=2, W=2, registers=128)
+        choice = OneState(BC=32, V=2, W=2, T=8 if keep else 4, registers=128 if keep else 96)
         if direction == "backward":
             choice = OneState(BC=32, V=1, W=2, registers=168)
     elif direction == "forward":
-        choice = OneState(T=8 if keep and length % 8 == 0 else 4, near=int(length >= 512))
+        choice = OneState(T=4) if length % 8 else OneState(registers=96)
     else:
         choice = OneState(near=int(length >= 512))
     return replace(choice, **_overrides.get(direction, {}))

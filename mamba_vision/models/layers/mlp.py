@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mamba_vision.models.layers.recompute import recomputed
+
 
 class Mlp(nn.Module):
     """Linear, activation, dropout, Linear, dropout, over the last axis.
@@ -32,4 +34,10 @@ class Mlp(nn.Module):
         if self.gated:
             a, b = x.chunk(2, dim=-1)
             return self.drop(self.fc2(a * self.act(b)))
-        return self.drop(self.fc2(self.drop(self.act(x))))
+        if self.training and self.drop.p > 0:
+            return self.drop(self.fc2(self.drop(self.act(x))))
+        return recomputed(self._second, x)
+
+    def _second(self, x: Tensor) -> Tensor:
+        """Activation and second Linear: the activation's result is as wide as its input and quickly had again."""
+        return self.fc2(self.act(x))

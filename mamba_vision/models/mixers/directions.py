@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.kernels import ordered_conv1d
+from mamba_vision.models.layers.recompute import recomputed
 from mamba_vision.models.mixers.branch import branch_rates
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 
@@ -29,11 +30,8 @@ def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, o
     itself, so that no convolved copy has to be kept for it.
     """
     conv = (stacked(mixer, "conv1d.weight", suffixes).squeeze(2), stacked(mixer, "conv1d.bias", suffixes))
-    u_BKLE = ordered_conv1d(x_BLE, order_KL, *conv)
-    # one product a direction over all of the batch: directions come first in memory
-    u_KBLE, weight_KPE = u_BKLE.transpose(0, 1), stacked(mixer, "x_proj.weight", suffixes)
-    projected = torch.bmm(u_KBLE.flatten(1, 2), weight_KPE.transpose(1, 2)).unflatten(1, u_KBLE.shape[1:3])
-    dt_BKLR, B_BKLN, C_BKLN = projected.transpose(0, 1).split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
+    projected = recomputed(_projected, x_BLE, order_KL, *conv, stacked(mixer, "x_proj.weight", suffixes))
+    dt_BKLR, B_BKLN, C_BKLN = projected.split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
     return dict(
         x=x_BLE,
         order=order_KL,
@@ -46,6 +44,14 @@ def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, o
         dt_bias=stacked(mixer, "dt_proj.bias", suffixes),
         conv=conv,
     )
+
+
+def _projected(x_BLE: Tensor, order_KL: Tensor, weight: Tensor, bias: Tensor | None, weight_KPE: Tensor) -> Tensor:
+    """Each direction's convolution, projected to step sizes, B and C: (B, K, L, P)."""
+    u_KBLE = ordered_conv1d(x_BLE, order_KL, weight, bias).transpose(0, 1)
+    # one product a direction over all of the batch: directions come first in memory
+    projected = torch.bmm(u_KBLE.flatten(1, 2), weight_KPE.transpose(1, 2))
+    return projected.unflatten(1, u_KBLE.shape[1:3]).transpose(0, 1)
 
 
 def directional_inputs(

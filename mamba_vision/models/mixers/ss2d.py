@@ -14,6 +14,7 @@ from mamba_vision.kernels import ordered_scan
 from mamba_vision.models.layers.activations import activation
 from mamba_vision.models.layers.channels_last import ToChannelsFirst, ToChannelsLast
 from mamba_vision.models.layers.fused_norm import TokenNorm, norm_tokens_by
+from mamba_vision.models.layers.recompute import recomputed
 from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.init import inverse_softplus, log_uniform_steps, s4d_real_log
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
@@ -110,9 +111,12 @@ class Mixer2d(nn.Module):
         if self.gate:
             x_BHWD, z_BHWD = x_BHWD.chunk(2, dim=-1)
             z_BHWD = self.act(z_BHWD) if self.gate_act else z_BHWD
+        return recomputed(self._convolve, x_BHWD), z_BHWD
+
+    def _convolve(self, x_BHWD: Tensor) -> Tensor:
         if self.conv2d is not None:
             x_BHWD = self.conv2d(x_BHWD.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.act(x_BHWD), z_BHWD
+        return self.act(x_BHWD)
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
         """The scans, merged, (B, H, W, D)."""

@@ -1,0 +1,18 @@
+"""Results that are cheap to compute and large to keep: computed again in backward, on GPUs, where memory is short."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """function(*tensors), keeping its inputs for backward but nothing that it computes on the way.
+
+    The function must not draw random numbers. What follows its last kept result is not computed twice.
+    """
+    watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not watched or not tensors[0].is_cuda or torch.compiler.is_compiling():  # a compiler decides by itself
+        return function(*tensors)
+    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
