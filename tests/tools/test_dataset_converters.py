@@ -152,9 +152,12 @@ def test_brats2023(tmp_path):
         f"BraTS-GLI-00000-000-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "t2f")
     ]
     assert [scan.case for scan in find_test_scans(tmp_path / "out")] == ["BraTS-GLI-00009-000"]
-    assert run([str(tmp_path / "in"), str(tmp_path / "plain"), "--exclusive"]) == 0
-    info, _ = checked(tmp_path / "plain", 4, 3)
+    order = ["--contrasts", "t2w", "t2f", "t1n", "t1c"]
+    assert run([str(tmp_path / "in"), str(tmp_path / "plain"), "--exclusive", *order]) == 0
+    info, scans = checked(tmp_path / "plain", 4, 3)
     assert (info.regions, info.labels["oedema"]) == ({}, 2)
+    assert [path.resolve().name[20:23] for path in scans[0].images] == order[1:]
+    assert run([str(tmp_path / "in"), str(tmp_path / "twice"), "--contrasts", "t1n", "t1n", "t2f", "t2w"]) == 1
 
 
 @pytest.mark.parametrize("kind", ["regions", "exclusive"])

@@ -232,3 +232,18 @@ def test_placing_voxels_in_another_grid():
     turned[0, 3] += 0.5
     assert place_in_grid(array, turned, (6, 6, 6), np.eye(4)) is None
     assert not place_in_grid(array, turned + np.pad([[99.5]], ((0, 3), (3, 0))), (6, 6, 6), np.eye(4)).any()
+
+
+@pytest.mark.parametrize("stack", [STACKS[name] for name in ("axial", "coronal", "oblique")])
+def test_simpleitk_places_the_series_alike(tmp_path, stack):
+    sitk = pytest.importorskip("SimpleITK")
+    scan = series(tmp_path / "ct", **stack)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "ct")))
+    image = reader.Execute()
+    array = sitk.GetArrayFromImage(image)
+    for voxel in ((0, 0, 0), (13, 10, 7), (3, 7, 2)):
+        lps = np.array(image.TransformIndexToPhysicalPoint(voxel))
+        here = np.linalg.inv(scan.affine) @ [*lps * [-1, -1, 1], 1]
+        np.testing.assert_allclose(here, np.rint(here), atol=1e-4)
+        assert scan.array[0][tuple(np.rint(here[:3]).astype(int))] == array[voxel[::-1]]
