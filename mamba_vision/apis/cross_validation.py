@@ -13,8 +13,8 @@ from mamba_vision.apis.segmentation_run import Reporter, segment_scans
 from mamba_vision.apis.segmentation_workers import segment_on_devices
 from mamba_vision.apis.volume_ensemble import EnsembleSource, fold_folder
 from mamba_vision.volumes.plan import Plan
-from mamba_vision.volumes.reading import is_image_file, is_nifti, read_label
-from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
+from mamba_vision.volumes.reading import is_nifti, read_label
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan_label
 from mamba_vision.volumes.scans import find_scans
 from mamba_vision.volumes.splits import load_splits
 from mamba_vision.volumes.volume import VolumeError, stem
@@ -54,7 +54,7 @@ class Predictions:
         """
         for scan in self.scans:
             found = read_label(self.folder / f"{scan.case}.nii.gz")
-            truth = read_scan_label(scan, self._grid(scan), self.plan.fix_geometry, self.plan.labels).array[0]
+            truth = read_scan_label(scan, found, self.plan.fix_geometry, self.plan.labels).array[0]
             mask = found.array[0]
             if mask.shape != truth.shape:
                 raise VolumeError(found.name, f"{mask.shape} voxels", f"those of its truth, {truth.shape}")
@@ -66,11 +66,6 @@ class Predictions:
     def probabilities(self, case: str) -> np.ndarray:
         """(X, Y, Z, K), mapped from the file."""
         return nib.load(self.folder / f"{case}_probabilities.nii", mmap=True).dataobj
-
-    def _grid(self, scan: ScanFiles):
-        """The scan, where the truth may have to be brought into its grid."""
-        as_stored = self.plan.fix_geometry == "error" and is_image_file(scan.label)  # not so segments and contours
-        return None if as_stored else read_scan(scan)
 
 
 def cross_validate(
