@@ -117,7 +117,8 @@ class PromptEncoder(nn.Module):
         self, boxes_BK4: Tensor, box_mask_BK: Tensor, points_BN2: Tensor, labels_BN: Tensor, point_mask_BN: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:  # fmt: skip
-        nowhere_BCHW = self.no_cover_token[:, None, None].expand(len(boxes_BK4), -1, *grid)
+        # A sum, not a view of the parameter, which would ask for gradients even where nobody computes any.
+        nowhere_BCHW = self.no_cover_token[:, None, None] + self.no_cover_token.new_zeros(len(boxes_BK4), 1, *grid)
         if boxes_BK4.shape[1] + points_BN2.shape[1] == 0:
             return nowhere_BCHW
         # A box without area is a point here too.
