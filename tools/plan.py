@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
     add("--workers", type=int, metavar="N", help="cases at once (default: the cores, as far as memory goes)")
     add("--seed", type=int, default=0, help="of the training (default 0)")
     add("--dry-run", action="store_true", help="show the plan, write nothing")
+    add("--no-estimate", action="store_true", help="do not measure how long the training would take here")
     args = parser.parse_args()
     if args.work_dir is None:
         args.work_dir = Path("work_dirs") / dataset_name(args.dataset.resolve())
@@ -99,7 +100,8 @@ def main() -> int:
             patch_size=args.patch_size, spacing=args.spacing, batch_size=args.batch_size, folds=args.folds,
             splits=args.splits, by_patient=args.by_patient,
             channels=args.channels, labels=args.labels, series=args.series, fix_geometry=args.fix_geometry,
-            workers=args.workers, seed=args.seed, dry_run=args.dry_run, progress=True, console=console,
+            workers=args.workers, seed=args.seed, dry_run=args.dry_run, estimate=not args.no_estimate,
+            progress=True, console=console,
         )  # fmt: skip
     except DatasetError as error:
         print_problems(console, error.problems)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mamba_vision.apis.config_template import render_config
+from mamba_vision.apis.config_template import PRESETS, render_config
+from mamba_vision.apis.planning_estimate import Estimate, estimate_training, memory_problem
 from mamba_vision.apis.planning_pictures import write_pictures
 from mamba_vision.utils.atomic import write_text
 from mamba_vision.volumes.cache import build_cache
@@ -20,7 +21,7 @@ from mamba_vision.volumes.fingerprint import Fingerprint
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
 from mamba_vision.volumes.patients import check_patients, patients_of
 from mamba_vision.volumes.plan import Plan
-from mamba_vision.volumes.planning import make_plans
+from mamba_vision.volumes.planning import make_plan, make_plans
 from mamba_vision.volumes.scan_files import ScanFiles, structure_labels
 from mamba_vision.volumes.scans import find_scans, image_folders, read_dataset_info
 from mamba_vision.volumes.splits import listed_splits, load_splits, make_splits, save_splits
@@ -56,6 +57,8 @@ class Planned:
     files: list[Path] = field(default_factory=list)  # written, empty after a dry run
     notes: list[str] = field(default_factory=list)
     others: dict[str, tuple[Plan, str]] = field(default_factory=dict)  # plan and config of further configurations
+    preset: str = "default"
+    hours: dict[str, Estimate] = field(default_factory=dict)  # by preset
 
     @property
     def next_command(self) -> str:
@@ -85,6 +88,7 @@ def plan_dataset(
     seed: int = 0,
     pictures: int = 50,
     dry_run: bool = False,
+    estimate: bool = False,
     progress: bool = False,
     console: Console | None = None,
 ) -> Planned:
@@ -105,6 +109,7 @@ def plan_dataset(
         seed: of the training.
         pictures: the most cases to draw in qc/, outliers first.
         dry_run: write nothing.
+        estimate: train a few steps to tell how long each preset would take here, and whether a GPU holds the plan.
         progress: draw bars on `console`.
 
     Raises:
@@ -168,9 +173,17 @@ def plan_dataset(
         )
         for name, plan in plans.items()
     }  # fmt: skip
+    hours: dict[str, Estimate] = {}
+    if estimate:
+        for name in PRESETS:
+            other = make_plan(
+                fingerprint, info.name, names, scheme, configuration=main, model=model, preset=name, spacing=spacing
+            )
+            hours[name] = estimate_training(plans[main] if name == preset else other, name)
+        problems += [one] if (one := memory_problem(plans[main], hours[preset])) else []
     planned = Planned(
         plans[main], fingerprint, scans, splits, problems, work_dir, configs[main], [], notes,
-        {name: (plans[name], configs[name]) for name in others},
+        {name: (plans[name], configs[name]) for name in others}, preset, hours,
     )  # fmt: skip
     if dry_run:
         return planned

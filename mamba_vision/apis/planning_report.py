@@ -57,6 +57,11 @@ def print_plan(console: Console, planned: Planned) -> None:
     console.print(table)
     if planned.others:
         console.print(_other_configurations(planned))
+    if planned.hours:
+        console.print("Training time, by --preset (measured on a few steps; waiting for data not counted):")
+        for name, estimate in planned.hours.items():
+            chosen = "  <- this plan" if name == planned.preset else ""
+            console.print(f"  {name:8} {estimate.describe()}{chosen}", markup=False, soft_wrap=True)
     for note in planned.notes:
         console.print(f"Note: {note}", markup=False, soft_wrap=True)
     if not planned.files:

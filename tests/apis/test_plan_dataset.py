@@ -125,5 +125,5 @@ def test_the_most_unusual_case_comes_first(data, tmp_path):
     planned = plan_dataset(data, tmp_path / "work", pictures=1)
     scores = outlier_scores(planned.fingerprint)
     assert scores.argmax() == 2 and scores[0] < 1
-    assert [path.name for path in sorted((tmp_path / "work" / "qc").iterdir())] == ["c.png", "index.html"]
+    assert [path.name for path in sorted((tmp_path / "work" / "qc").iterdir())] == ["c.png", "dataset.png", "index.html"]
     assert list(LABELS) == list(planned.plan.labels)

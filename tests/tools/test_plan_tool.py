@@ -36,6 +36,7 @@ def test_a_plan_ends_with_its_files_and_the_next_command(tmp_path, monkeypatch, 
     status, out, _ = run(monkeypatch, capsys, data, *options)
     assert status == 0
     assert "3 cases, 1 channel (MR0), 2 labels (organ, lesion)" in out and "as asked, 1 x 1 x 2 mm" in out
+    assert "fast     about" in out and "CPU threads  <- this plan" in out and "best     about" in out
     written = [line.strip() for line in out[out.index("Written:") :].splitlines()[1:8]]
     assert written[0] == str(work / "config.py") and all(Path(file).exists() for file in written)
     assert out.rstrip().endswith(f"Next:  python tools/train.py {work / 'config.py'}")
@@ -70,7 +71,7 @@ def test_what_is_not_there_or_not_understood(tmp_path, monkeypatch, capsys):
 def test_a_dry_run_shows_the_plan(tmp_path, monkeypatch, capsys):
     data = make_dataset(tmp_path / "data")
     (data / "dataset.json").unlink()
-    arguments = (data, "--dry-run", "--labels", "1=liver", "2=tumour", "--channels", "CT", "--model", "umamba_enc")
+    arguments = (data, "--no-estimate", "--dry-run", "--labels", "1=liver", "2=tumour", "--channels", "CT", "--model", "umamba_enc")
     monkeypatch.chdir(tmp_path)
     status, out, _ = run(monkeypatch, capsys, *arguments)
     assert status == 0 and "liver, tumour" in out and "UMamba enc" in out and "Dry run: nothing was written." in out
