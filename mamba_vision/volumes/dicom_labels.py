@@ -87,14 +87,18 @@ def _read_segments(path: Path, names: Mapping[str, int] | None) -> tuple[np.ndar
     half = int(dataset.get("MaximumFractionalValue", 1)) / 2
     table = np.zeros(max([*found, *values]) + 1, dtype=np.int32)
     table[list(values)] = list(values.values())
+    drawn_frames = 0
     try:
         for frame, place, pixels in zip(frames, places, iter_pixels(path)):
             plane = pixels.T
             # Pixels of a label map are numbers of segments; of the others they say how much of the frame's is there.
             drawn = table[plane] if frame.segment is None else (plane >= half) * table[frame.segment]
             np.maximum(labels[:, :, place], drawn, out=labels[:, :, place])
+            drawn_frames += 1
     except Exception as e:
         raise VolumeError(path, f"segments that cannot be decoded ({e})", "a complete file", "Export it again") from e
+    if drawn_frames < len(frames):
+        raise VolumeError(path, f"pixels of {drawn_frames} frames", f"those of all {len(frames)}", "Export it again")
     return labels, affine
 
 

@@ -1,6 +1,7 @@
 """Labels from DICOM-SEG and RTSTRUCT, and contours as voxels."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from matplotlib.path import Path as Outline
 pytest.importorskip("highdicom")
 import highdicom
 import pydicom
+from pydicom.data import get_testdata_file
 from pydicom.sr.codedict import codes
 
 from mamba_vision.volumes import Volume, VolumeError, read_label, read_volume
 from mamba_vision.volumes.contours import fill_contours, fill_polygons
 from mamba_vision.volumes.dicom import series_datasets
 from mamba_vision.volumes.dicom_kinds import is_dicom_label, sop_class
+from mamba_vision.volumes.dicom_labels import structure_names
 from mamba_vision.volumes.dicom_seg_writing import write_dicom_seg
 from mamba_vision.volumes.grids import place_in_grid
 from mamba_vision.volumes.rtstruct_writing import write_rtstruct
@@ -60,12 +63,14 @@ def test_what_was_written_comes_back(tmp_path, stack, write):
     np.testing.assert_array_equal(swapped.array[0], np.where(mask() == 2, 7, 0))
 
 
-@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP"])
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP", "BINARY"])
 def test_other_kinds_of_segmentation(tmp_path, kind):
     scan = series(tmp_path / "ct")
     frames = mask().transpose(2, 1, 0)
     if kind == "FRACTIONAL":
         frames = np.stack([(frames == value) * 0.9 + (frames != value) * 0.4 for value in (1, 2)], axis=-1)
+    elif kind == "BINARY":  # the lung goes on behind the tumour
+        frames = np.stack([frames > 0, frames == 2], axis=-1).astype(np.uint8)
     algorithm = highdicom.AlgorithmIdentificationSequence("m", codes.cid7162.ArtificialIntelligence, "1")
     described = [
         highdicom.seg.SegmentDescription(
@@ -90,6 +95,9 @@ def test_other_kinds_of_segmentation(tmp_path, kind):
     )
     made.save_as(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_label(tmp_path / "seg.dcm", scan, names=NAMES).array[0], mask())
+    if kind == "BINARY":
+        lung_on_top = read_label(tmp_path / "seg.dcm", scan, names={"tumour": 1, "lung": 2}).array[0]
+        np.testing.assert_array_equal(lung_on_top, np.where(mask() > 0, 2, 0))
 
 
 def test_segments_have_their_numbers_without_names(tmp_path):
@@ -151,6 +159,14 @@ def test_labels_that_do_not_fit(tmp_path):
     refused("contours that leave their slice", tmp_path / "contours.dcm", Volume(scan.array, oblique), names=NAMES)
     (tmp_path / "cut.dcm").write_bytes((tmp_path / "seg.dcm").read_bytes()[:900])
     refused("unreadable DICOM", tmp_path / "cut.dcm", scan)
+
+
+def test_a_segmentation_that_another_program_wrote():
+    """pydicom's own example, whose pixels were cut down to one of three frames."""
+    file = Path(get_testdata_file("liver_1frame.dcm", download=False))
+    assert structure_names(file) == ["Liver"]
+    with pytest.raises(VolumeError, match="pixels of 1 frames; expected those of all 3"):
+        read_label(file)
 
 
 def test_one_structure_needs_no_name(tmp_path):
