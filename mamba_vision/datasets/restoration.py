@@ -1,5 +1,6 @@
 """Pairs of images for restoration: the published data sets in their layouts, any folders, photographs at hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,14 @@ class RestorationDataset(BaseDataset):
         └── LR_bicubic/X2   babyx2.png ...
 
     Args:
-        layout: a data set by its name in `LAYOUTS`; None: `gt` and `lq` say it all.
+        layout: a data set by its name in `LAYOUTS`, or several, one after another; None: `gt` and `lq` say it all.
         data_root: the folder that these folders lie in.
         gt: folder of the truths; goes before the layout's.
         lq: folder of the degraded images; goes before the layout's. '' leaves them to the pipeline.
         lq_name: name of a degraded image without its suffix, from {stem}, {scale} and {quality}.
         scale: sides of the truths over those of the degraded images.
         quality: of JPEG, where the layout has folders by quality.
-        limit: only the first so many images.
+        limit: only the first so many images of each.
         options: of MMEngine's BaseDataset, such as `pipeline`.
 
     Raises:
@@ -67,33 +68,40 @@ class RestorationDataset(BaseDataset):
     """
 
     def __init__(
-        self, layout: str | None = None, data_root: str = "data", gt: str | None = None, lq: str | None = None,
-        lq_name: str | None = None, scale: int = 1, quality: int | None = None, limit: int | None = None,
-        **options: Any,
+        self, layout: str | Sequence[str] | None = None, data_root: str = "data", gt: str | None = None,
+        lq: str | None = None, lq_name: str | None = None, scale: int = 1, quality: int | None = None,
+        limit: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        if layout is not None and layout not in LAYOUTS:
-            raise ValueError(f"layout: found {layout!r}, expected one of {', '.join(LAYOUTS)}")
+        self.layouts = (layout,) if layout is None or isinstance(layout, str) else tuple(layout)
         given = {key: value for key, value in dict(gt=gt, lq=lq, lq_name=lq_name).items() if value is not None}
-        self.folders = {"lq": "", "lq_name": "{stem}", **LAYOUTS.get(layout or "", {}), **given}
-        if "gt" not in self.folders:
-            raise ValueError("gt: expected a folder of images, or a layout")
-        if "{quality}" in self.folders["lq"] and quality is None:
-            raise ValueError(f"quality: layout {layout!r} has degraded images by quality; expected one, such as 40")
-        self.layout, self.scale, self.quality, self.limit = layout, scale, quality, limit
+        self.folders = []
+        for name in self.layouts:
+            if name is not None and name not in LAYOUTS:
+                raise ValueError(f"layout: found {name!r}, expected one of {', '.join(LAYOUTS)}")
+            folders = {"lq": "", "lq_name": "{stem}", **LAYOUTS.get(name or "", {}), **given}
+            if "gt" not in folders:
+                raise ValueError("gt: expected a folder of images, or a layout")
+            if "{quality}" in folders["lq"] and quality is None:
+                raise ValueError(f"quality: layout {name!r} has degraded images by quality; expected one, such as 40")
+            self.folders.append(folders)
+        self.scale, self.quality, self.limit = scale, quality, limit
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
-        """[{gt_path, name[, lq_path]}]."""
-        truths = _images(Path(self.data_root, self.folders["gt"]))[: self.limit]
-        known = {} if self.layout is None else {"dataset": self.layout}
+        """[{gt_path, name, scale[, lq_path, dataset]}]."""
+        return [entry for each in zip(self.layouts, self.folders) for entry in self._entries(*each)]
+
+    def _entries(self, layout: str | None, folders: dict[str, str]) -> list[dict]:
+        truths = _images(Path(self.data_root, folders["gt"]))[: self.limit]
+        known = {"scale": self.scale} | ({} if layout is None else {"dataset": layout})
         entries = [{"gt_path": str(path), "name": path.stem, **known} for path in truths]
-        if not self.folders["lq"]:
+        if not folders["lq"]:
             return entries
-        folder = Path(self.data_root, self.folders["lq"].format(scale=self.scale, quality=self.quality))
+        folder = Path(self.data_root, folders["lq"].format(scale=self.scale, quality=self.quality))
         stored = {path.stem: path for path in _images(folder)}
         missing, differing = [], []
         for entry, path in zip(entries, truths):
-            name = self.folders["lq_name"].format(stem=path.stem, scale=self.scale, quality=self.quality)
+            name = folders["lq_name"].format(stem=path.stem, scale=self.scale, quality=self.quality)
             if name not in stored:
                 missing.append(name)
                 continue

@@ -24,26 +24,26 @@ class LoadImagePair(BaseTransform):
     The truth is cut to scale times the degraded image, as published; it may be larger by less than `scale` pixels.
 
     Args:
-        scale: sides of the truth over those of the degraded image.
+        scale: sides of the truth over those of the degraded image; default: what the data set says, else 1.
         channels: 3 for RGB, 1 for gray (color files are converted).
 
     Raises:
         ValueError: a file that is no image, a gray image where color is needed, or sizes that do not go together.
     """
 
-    def __init__(self, scale: int = 1, channels: int = 3) -> None:
-        if scale < 1 or channels not in (1, 3):
+    def __init__(self, scale: int | None = None, channels: int = 3) -> None:
+        if (scale is not None and scale < 1) or channels not in (1, 3):
             raise ValueError(f"expected scale >= 1 and channels 1 or 3, found {scale} and {channels}")
         self.scale, self.channels = scale, channels
 
     def transform(self, results: dict) -> dict:
-        results["scale"] = self.scale
+        scale = results["scale"] = results.get("scale", 1) if self.scale is None else self.scale
         if "gt" not in results:
             results["gt"] = self._read(results["gt_path"])
         if "lq_path" in results:
             results["lq"] = self._read(results["lq_path"])
         if "lq" in results:
-            results["gt"] = cut_to_pair(results["gt"], results["lq"], self.scale, results.get("gt_path", "gt"))
+            results["gt"] = cut_to_pair(results["gt"], results["lq"], scale, results.get("gt_path", "gt"))
         return results
 
     def _read(self, path: str) -> np.ndarray:

@@ -43,8 +43,10 @@ def test_builds(file) -> None:
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             for one in data_sets(loader):
                 steps = [TRANSFORMS.build(dict(step)) for step in one.pipeline]
-                assert steps[0].scale == scale and steps[0].channels == channels
-                assert one.get("layout", "set5") in LAYOUTS and one.get("scale", scale) == scale
+                assert steps[0].channels == channels
+                assert (one.get("scale", 1) if steps[0].scale is None else steps[0].scale) == scale
+                layouts = one.get("layout", "set5")
+                assert set([layouts] if isinstance(layouts, str) else layouts) <= set(LAYOUTS)
     if "df2k" in file.stem:
         assert metric.border == scale and metric.y_channel
         gpus, batch = map(int, file.stem.split("_")[1].split("-")[0].split("xb"))
@@ -87,6 +89,9 @@ def test_a_few_iterations_on_photographs(task: str, tmp_path) -> None:
     runner = train(file, work_dir=tmp_path, cfg_options={**options, "val_dataloader.dataset.tile": 160})
     assert runner.iter == 2 and (tmp_path / "iter_2.pth").is_file()
     assert float(runner.message_hub.get_scalar("val/psnr").current()) > 5
+    table = (tmp_path / "comparison" / "scores.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["images", {"x2": "bicubic", "denoise": "input"}[task], "result"]
+    assert list((tmp_path / "comparison").glob("*.png"))
 
 
 def test_a_few_adversarial_iterations(tmp_path) -> None:

@@ -301,3 +301,15 @@ def test_seeded_degradations_repeat() -> None:
         run, gt = TRANSFORMS.build(make), image(32, 32)
         pair = [run(dict(gt=gt, scale=4 if "Realistic" in make["type"] else 1))["lq"] for _ in range(2)]
         assert np.array_equal(*pair)
+
+
+def test_several_layouts_in_one_and_the_scale_that_they_say(tmp_path: Path) -> None:
+    for name in ("Set5", "Set14"):
+        write_picture(tmp_path / f"SR/{name}/HR/a.png", Picture(image(9, 12)))
+        write_picture(tmp_path / f"SR/{name}/LR_bicubic/X3/ax3.png", Picture(image(3, 4)))
+    steps = [dict(type="mamba_vision.LoadImagePair"), dict(type="mamba_vision.PackImagePair")]
+    data = RestorationDataset(["set5", "set14"], tmp_path, scale=3, pipeline=steps)
+    samples = [data[i]["data_samples"] for i in range(len(data))]
+    assert [sample.dataset for sample in samples] == ["set5", "set14"] and samples[0].scale == 3
+    with pytest.raises(ValueError, match="layout: found 'set6'"):
+        RestorationDataset(["set5", "set6"], tmp_path)

@@ -1,4 +1,5 @@
-# What every training of a restorer shares: iterations instead of epochs, checkpoints that a crash can't destroy.
+# What every training of a restorer or a fusion network shares: iterations instead of epochs, checkpoints that a crash
+# can't destroy, and after each validation a table and pictures in comparison/: what does it gain over interpolation?
 default_scope = "mamba_vision"
 custom_imports = dict(
     imports=[
@@ -18,7 +19,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="FiniteLossHook"), dict(type="InterruptHook")]
+custom_hooks = [dict(type="FiniteLossHook"), dict(type="InterruptHook"), dict(type="ComparisonHook")]
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

@@ -1,0 +1,25 @@
+# MambaDFuse on two made-up views of scikit-learn's photographs, each blurred and darkened where the other is not, in
+# minutes on a CPU. Not two sensors, but the truth is known.
+_base_ = ["../_base_/restoration/runtime.py", "../_base_/restoration/photographs.py"]
+train_pipeline = [
+    dict(type="LoadImagePair"),
+    dict(type="RandomPairCrop", gt_size=48),
+    dict(type="RandomFlipTurn"),
+    dict(type="MakeTwoViews"),
+    dict(type="PackFusionPair"),
+]
+test_pipeline = [dict(type="LoadImagePair"), dict(type="MakeTwoViews", seed=0), dict(type="PackFusionPair")]
+model = dict(
+    type="ImageFuser",
+    network=dict(type="MambaDFuse", arch="tiny", embed_dim=24),
+    loss=dict(type="FusionLoss"),
+)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type="FusionMetric", truth=True)
+test_evaluator = val_evaluator
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = dict(type="CosineAnnealingLR", end=1000, eta_min=1e-5, by_epoch=False)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000, val_interval=250)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=250, save_best="Qabf"))
