@@ -16,7 +16,7 @@ from mamba_vision.evaluation.score_summary import LOWER_IS_BETTER, SCORES, read_
 from mamba_vision.utils.atomic import write_text
 from mamba_vision.visualization.score_plots import differences_figure
 
-_FEWEST = 6  # pairs: with fewer, no signed-rank test can reach p < 0.05
+LEVEL = 0.05  # of significance
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,15 @@ def compare_folders(
     tolerances = [_tolerance(path) for path in (first, second)]
     if "surface_dice" in metrics and tolerances[0] != tolerances[1]:
         notes.append(f"The runs' surface Dice have different tolerances: {tolerances[0]} and {tolerances[1]} mm.")
-    most = max(one.n for one in differences)
-    if most < _FEWEST:
-        notes.append(f"With {most} pairs no test can show a difference at p < 0.05; {_FEWEST} or more could.")
+    most, tests = max(one.n for one in differences), sum(one.n > 0 for one in differences)
+    least = min(
+        2.0 ** (1 - most) * tests, 1.0
+    )  # the signed-rank test's smallest p, where all signs agree, times Holm's factor
+    if least >= LEVEL:
+        notes.append(
+            f"With {most} pairs and {tests} tests no corrected p can be below {least:.2g}: more cases or fewer metrics "
+            "could show a difference."
+        )
     comparison = Comparison(names, differences, notes)
     if out is not None:
         _write(Path(out), comparison)

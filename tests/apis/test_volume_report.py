@@ -101,7 +101,7 @@ def test_two_reports_compared(scores, tmp_path):
     found = compare_folders(tmp_path / "one", tmp_path / "two", out=tmp_path / "out")
     assert found.names == ("one", "two")
     assert "different tolerances: 2.0 and 1.0 mm" in found.notes[0]
-    assert "With 3 pairs no test can show" in found.notes[1]
+    assert "With 3 pairs and 9 tests no corrected p can be below 1:" in found.notes[1]
     rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
     assert [(row["metric"], row["name"], row["n"]) for row in rows[:3]] == [
         ("dice", "liver", "3"), ("dice", "cyst", "2"), ("dice", "mean over classes", "3"),
