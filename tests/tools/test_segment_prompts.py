@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -119,8 +120,9 @@ def test_the_page_says_what_it_needs(work_dir, capsys, monkeypatch):
     assert 'gradio, which is missing: pip install "mamba_vision[web]"' in capsys.readouterr().err
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page_address(work_dir):
+    """Where tools/prompt_page.py serves its page."""
     pytest.importorskip("gradio")
     command = [
         sys.executable,
@@ -145,6 +147,16 @@ def page_address(work_dir):
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.mark.slow
+def test_the_page_is_served(page_address):
+    assert page_address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(page_address + "config") as answer:
+        config = json.load(answer)
+    names = {part["props"].get("elem_id") for part in config["components"]}
+    assert {"upload", "mode", "undo", "clear", "summary", "save", "canvas"} <= names
+    assert config["title"] == "Segment by boxes and points"
 
 
 @pytest.mark.slow
