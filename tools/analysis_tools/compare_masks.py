@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         scan = read_volume(args.scan)
-        labels = {name: canonical(read_label(file)).round().astype(int)
-                  for name, file in (entry.split("=", 1) for entry in [f"truth={args.truth}", *args.masks])}  # fmt: skip
+        files = dict(entry.split("=", 1) for entry in [f"truth={args.truth}", *args.masks])
+        labels = {name: canonical(read_label(file)).round().astype(int) for name, file in files.items()}
         truth = labels.pop("truth")
         turned = nib.as_closest_canonical(nib.Nifti1Image(scan.array[0], scan.affine))
         zooms = tuple(float(size) for size in turned.header.get_zooms()[:3])
