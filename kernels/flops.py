@@ -12,8 +12,10 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 import mamba_vision.kernels.causal_conv1d.op
+import mamba_vision.kernels.ordered_scan.convolution
 import mamba_vision.kernels.ordered_scan.op
-import mamba_vision.kernels.selective_scan.op  # noqa: F401 (they define the operators that are named below)
+import mamba_vision.kernels.selective_scan.op
+import mamba_vision.kernels.ssd.scan_op  # noqa: F401 (they define the operators that are named below)
 
 FORMULA = "scan = 9·L·D·N + L·D (skip) + L·D (gate), a direction; L steps, D channels, N states"
 Shape = Sequence[int]
@@ -52,6 +54,16 @@ def conv_flops(x: Shape, weight: Shape, *_, **__) -> int:
     return 2 * x[0] * x[1] * x[2] * weight[1]
 
 
+def ordered_conv_flops(x: Shape, order: Shape, weight: Shape, *_, **__) -> int:
+    """Operations of `ordered_conv1d`."""
+    return 2 * _steps(x, order) * x[2] * weight[2]
+
+
+def ssd_flops(x: Shape, step: Shape, A: Shape, B: Shape, *_, **__) -> int:
+    """Operations of the recurrence that `ssd` computes in matrix form."""
+    return scan_flops(x[0] * x[1], x[2] * x[3], B[3], skip=False)
+
+
 def _steps(x: Shape, order: Shape) -> int:
     return x[0] * order[-2] * order[-1]
 
@@ -66,6 +78,8 @@ def _register() -> None:
         (ops.selective_scan, ops.selective_scan_backward, selective_scan_flops, 2),
         (ops.ordered_scan, ops.ordered_scan_backward, ordered, 1),
         (ops.causal_conv1d, ops.causal_conv1d_backward, conv_flops, 2),
+        (ops.ordered_conv1d, ops.ordered_conv1d_backward, ordered_conv_flops, 1),
+        (ops.ssd_scan, ops.ssd_scan_backward, ssd_flops, 2),
     ):
         register_flop_formula(forward)(formula)
         register_flop_formula(backward)(_twice(formula, gradients))

@@ -1,4 +1,4 @@
-"""ssd: argument checks, choice of the form. Both forms are plain tensor operations, which autograd differentiates."""
+"""ssd: argument checks, choice of the form. Two forms are plain tensor operations, which autograd differentiates."""
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from mamba_vision.kernels.checks import check_device, check_float, check_shape, 
 from mamba_vision.kernels.operators import without_autocast
 from mamba_vision.kernels.ssd.portable import ssd_chunked
 from mamba_vision.kernels.ssd.reference import ssd_reference
+from mamba_vision.kernels.ssd.scan_op import ssd_scan
 
 
 def ssd(
@@ -65,19 +66,29 @@ def ssd(
             step = F.softplus(step, threshold=20.0)
         step = step.clamp(*dt_limit)
         wide = x.to(work)
-        if initial_states is None:
-            state = wide.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])
-        else:
-            state = initial_states.to(work)
+        state = None if initial_states is None else initial_states.to(work)
         segment = None if seq_idx is None else _segments(seq_idx)
-        inputs = (wide, step, A.to(work), B.to(work), C.to(work), state, segment)
-        y, state = ssd_reference(*inputs) if backend == "reference" else ssd_chunked(*inputs, chunk_size)
+        if backend == "triton" and _kernels_serve(x, B):
+            segment = None if segment is None else segment.to(torch.int32)
+            state = None if state is None else state.contiguous()
+            y, state = ssd_scan(x, step, A.to(work), B, C, state, segment, chunk_size)
+        else:
+            if state is None:
+                state = wide.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])
+            inputs = (wide, step, A.to(work), B.to(work), C.to(work), state, segment)
+            y, state = ssd_reference(*inputs) if backend == "reference" else ssd_chunked(*inputs, chunk_size)
         if D is not None:
             y = y + (D if D.dim() == 2 else D.unsqueeze(-1)).to(work) * wide
         if z is not None:
             y = y * F.silu(z.to(work))
     y = y.to(x.dtype)
     return (y, state) if return_final_states else y
+
+
+def _kernels_serve(x: torch.Tensor, B: torch.Tensor) -> bool:
+    from mamba_vision.kernels.ssd.triton_impl import serves
+
+    return serves(x, B)
 
 
 def _segments(seq_idx: torch.Tensor) -> torch.Tensor:

@@ -8,20 +8,58 @@ from oracle import compare
 
 from mamba_vision.kernels import ssd, use_backend
 
+CASES = ["ssd_full", "ssd_plain_dlimit", "ssd_seq_idx"]
 
-@pytest.mark.parametrize("form", ["reference", "portable"])
-@pytest.mark.parametrize("chunk_size", [7, 16, 64])
-@pytest.mark.parametrize("name", ["ssd_full", "ssd_plain_dlimit", "ssd_seq_idx"])
-def test_recorded_case(name, chunk_size, form, golden):
-    case = golden(f"ssm_core/{name}")
-    leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in case.inputs().items()}
+
+def run_case(case, chunk_size: int, device: str) -> None:
+    inputs = {k: v.to(device) for k, v in case.inputs().items()}
+    leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in inputs.items()}
     options = {**case.source["kwargs"], "chunk_size": chunk_size, "return_final_states": True}
-    with use_backend(form):
-        y, final_states = ssd(**leaves, **options)
+    y, final_states = ssd(**leaves, **options)
     case.loss_outputs = ["y", "final_states"]
-    case.loss(y=y, final_states=final_states).backward()
+    case.loss(y=y.cpu(), final_states=final_states.cpu()).backward()
     found = {"y": y, "final_states": final_states, **{f"grad_{k}": v.grad for k, v in leaves.items()}}
-    case.check(**{name: found[name] for name in case.outputs})
+    case.check(**{name: found[name].cpu() for name in case.outputs})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_case_reference(name, golden):
+    with use_backend("reference"):
+        run_case(golden(f"ssm_core/{name}"), 16, "cpu")
+
+
+@pytest.mark.parametrize("chunk_size", [7, 16, 64])
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_case(name, chunk_size, golden, backend):
+    run_case(golden(f"ssm_core/{name}"), chunk_size, backend.device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("flags", ["plain", "everything", "packed"])
+def test_dtypes(dtype, flags, backend):
+    torch.manual_seed(0)
+    full = flags != "plain"
+
+    def normal(*shape):
+        return torch.randn(shape, dtype=torch.float64)
+
+    inputs = {
+        "x": normal(2, 70, 4, 20),
+        "dt": normal(2, 70, 4) - 1,
+        "A": -torch.rand(4, dtype=torch.float64) * 3,
+        "B": normal(2, 70, 2, 17),
+        "C": normal(2, 70, 2, 17),
+        "D": normal(4) if full else None,
+        "z": normal(2, 70, 4, 20) if full else None,
+        "dt_bias": normal(4) if full else None,
+        "initial_states": normal(2, 4, 20, 17) if full else None,
+        "seq_idx": torch.randint(0, 2, (2, 70)).sort(1)[0] if flags == "packed" else None,
+    }
+
+    def op(**k):
+        return ssd(**k, dt_softplus=True, chunk_size=32, return_final_states=True)
+
+    compare(op, inputs, backend.device, dtype, ("A", "D", "dt_bias", "initial_states"))
 
 
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
