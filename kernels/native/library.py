@@ -10,7 +10,7 @@ from mamba_vision.kernels.backends import BackendError
 from mamba_vision.kernels.native.build import BuildError, build_torch_library
 
 TILE = 32  # steps between the states that are kept for backward
-SMALL = 1 << 16  # channels x steps x states; below, starting a thread takes longer than what it would do
+THREAD = 1 << 19  # channels x steps x states that are worth a thread: some tenths of a millisecond
 
 
 class _Sequence(ctypes.Structure):
@@ -76,8 +76,7 @@ def library() -> ctypes.CDLL:
 def new_scan(shape: Items[int], state: int, groups: int, dtype: torch.dtype, delta_softplus: bool) -> tuple[Scan, int]:
     """A scan of u's shape (batch, channels, length) without tensors yet, and the threads to run it on."""
     batch, channels, length = shape
-    small = batch * channels * length * state < SMALL
-    threads = 1 if small else torch.get_num_threads()
+    threads = max(1, min(torch.get_num_threads(), batch * channels * length * state // THREAD))
     double = dtype == torch.float64
     parts = library().mamba_vision_scan_parts(batch, groups, channels, threads, double)
     return Scan(batch, channels, length, state, groups, parts, double, delta_softplus), threads

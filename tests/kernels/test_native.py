@@ -151,7 +151,7 @@ def test_narrower_vectors(lanes):
 @needs_compiler
 def test_threads_share_the_channels():
     torch.manual_seed(0)
-    inputs = {k: v.float().requires_grad_() for k, v in scan_inputs(1, 96, 200, 16, 1).items()}
+    inputs = {k: v.float().requires_grad_() for k, v in scan_inputs(1, 96, 1100, 16, 1).items()}
 
     def results():
         y, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True)
