@@ -72,7 +72,8 @@ def rotating_surface(
     for frame in range(frames):
         axes.view_init(elev=12, azim=90 + 360 * frame / frames)  # it begins with a look at the face
         canvas.draw()
-        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128))
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        pictures.append(picture.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     whole = io.BytesIO()
     pictures[0].save(
         whole, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds / frames), loop=0
