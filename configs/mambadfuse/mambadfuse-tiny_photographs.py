@@ -3,7 +3,7 @@
 _base_ = ["../_base_/restoration/runtime.py", "../_base_/restoration/photographs.py"]
 train_pipeline = [
     dict(type="LoadImagePair"),
-    dict(type="RandomPairCrop", gt_size=48),
+    dict(type="RandomPairCrop", gt_size=32),
     dict(type="RandomFlipTurn"),
     dict(type="MakeTwoViews"),
     dict(type="PackFusionPair"),
@@ -20,6 +20,6 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="FusionMetric", truth=True)
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(type="CosineAnnealingLR", end=1000, eta_min=1e-5, by_epoch=False)
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000, val_interval=250)
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=250, save_best="Qabf"))
+param_scheduler = dict(type="CosineAnnealingLR", end=600, eta_min=1e-5, by_epoch=False)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=600, val_interval=200)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=200, save_best="Qabf"))

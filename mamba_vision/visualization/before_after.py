@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from mamba_vision.utils.atomic import atomic_path
 
 _GAP, _BAR = 8, 22
+_LEAST = 240  # pixels that even a small image is shown in
 
 
 def comparison_picture(images: Mapping[str, np.ndarray], zoom_side: int = 128, width: int = 1600) -> Image.Image:
@@ -21,7 +22,7 @@ def comparison_picture(images: Mapping[str, np.ndarray], zoom_side: int = 128, w
     """
     after = list(images.values())[-1]
     height, length = after.shape[:2]
-    panel = min(length, (width - _GAP * (len(images) - 1)) // len(images))
+    panel = min(max(length, _LEAST), (width - _GAP * (len(images) - 1)) // len(images))
     top, left, side = busiest(after, min(zoom_side, height, length))
     whole_height = max(round(panel * height / length), 1)
     size = (len(images) * (panel + _GAP) - _GAP, _BAR + whole_height + _GAP + panel)

@@ -169,7 +169,7 @@ def test_before_after_shows_the_busiest_spot() -> None:
     top, left, side = busiest(after, 20)
     assert top <= 40 < top + side and left <= 60 < left + side
     drawn = comparison_picture({"small": after[::2, ::2], "gray": after[..., :1], "large": after}, zoom_side=20)
-    assert drawn.size == (3 * 80 + 2 * 8, 22 + 60 + 8 + 80)
+    assert drawn.size == (3 * 240 + 2 * 8, 22 + 180 + 8 + 240)
 
 
 def test_python_api_is_lazy() -> None:
