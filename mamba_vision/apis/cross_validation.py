@@ -6,12 +6,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from mmengine.config import Config
 
 from mamba_vision.apis.segmentation_files import SegmentOptions
 from mamba_vision.apis.segmentation_run import Reporter, segment_scans
 from mamba_vision.apis.segmentation_workers import segment_on_devices
-from mamba_vision.apis.volume_ensemble import EnsembleSource, fold_folder
+from mamba_vision.apis.volume_cascade import low_resolution
+from mamba_vision.apis.volume_ensemble import EnsembleSource, VolumeEnsemble, fold_folder
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.reading import is_nifti, read_label
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan_label
@@ -68,6 +70,17 @@ class Predictions:
         return nib.load(self.folder / f"{case}_probabilities.nii", mmap=True).dataobj
 
 
+class HeldOutSource(EnsembleSource):
+    """A fold as it validates: in a cascade, also the low resolution is of the fold that did not train on the case."""
+
+    def build(self, device: str | torch.device | None = None) -> VolumeEnsemble:
+        """Load everything; raises as init_volume_ensemble."""
+        ensemble = super().build(device)
+        for model in ensemble.models if ensemble.plans[0].cascaded else ():
+            low_resolution(model, self.folds)
+        return ensemble
+
+
 def cross_validate(
     work_dir: str | Path,
     folds: Sequence[str | int] = (),
@@ -115,7 +128,7 @@ def cross_validate(
         if missing := [name for name in names if name not in labelled]:
             raise ValueError(f"{cfg.scans}: expected labelled scans of fold {fold}, found no {', '.join(missing)}")
         held_out = [labelled[name] for name in names]
-        source = EnsembleSource((folder,), (fold,))
+        source = HeldOutSource((folder,), (fold,))
         ensemble = source.build(devices[0] if len(devices) == 1 else "cpu")
         plan = ensemble.plans[0]
         if len(devices) == 1:

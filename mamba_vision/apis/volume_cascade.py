@@ -1,5 +1,6 @@
 """A cascade at work: its second network is given what the low resolution has found in a scan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,18 @@ from torch import nn
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, init_volume_ensemble
 
 
-def low_resolution(model: nn.Module) -> VolumeEnsemble:
+def low_resolution(model: nn.Module, folds: Sequence[str | int] = ()) -> VolumeEnsemble:
     """The models whose findings `model`, the second of a cascade, has to be given; loaded once.
+
+    Args:
+        model: the second network.
+        folds: of the first one, for the model from now on; by default all together. Validation asks for the one that
+            did not train on the case either.
 
     Raises:
         FileNotFoundError: the folder 3d_lowres is neither where the configuration says nor beside the model's folder.
     """
-    if getattr(model, "low_resolution", None) is None:
+    if folds or getattr(model, "low_resolution", None) is None:
         named = model.cfg.get("lowres")
         beside = [parent / "3d_lowres" for parent in Path(model.checkpoint).resolve().parents[1:3]]
         found = next((place for place in [*([Path(named)] if named else []), *beside] if place.is_dir()), None)
@@ -22,7 +28,7 @@ def low_resolution(model: nn.Module) -> VolumeEnsemble:
             raise FileNotFoundError(
                 f"{model.checkpoint}: a cascade needs the folder 3d_lowres; not found as {beside[0]}"
             )
-        ensemble = init_volume_ensemble(found, device=next(model.parameters()).device)
+        ensemble = init_volume_ensemble(found, folds, device=next(model.parameters()).device)
         # Not a submodule: its weights are no part of this model's.
         object.__setattr__(model, "low_resolution", ensemble)
     return model.low_resolution

@@ -10,6 +10,7 @@ import pytest
 import torch
 from segmentation_case import LABELS, expected_mask, make_scan, make_work_dir
 
+from mamba_vision.apis import cross_validation
 from mamba_vision.apis.postprocessing_choice import choose_postprocessing, dice_of, mean_over_cases
 from mamba_vision.utils.paths import project_folder
 from mamba_vision.volumes.components import KeepLargest, load_steps
@@ -148,3 +149,15 @@ def test_find_best_configuration(data, tmp_path, capsys):
     assert (out / "postprocessing.json").is_file() and (out / "more+less" / "c0.nii.gz").is_file()
     assert _tool("find_best_configuration")(more, *arguments) == 0
     assert (more / "postprocessing.json").is_file()
+
+
+def test_a_cascade_is_validated_on_what_its_low_resolution_did_not_train_on(data, tmp_path, monkeypatch):
+    work, asked = _trained(tmp_path / "work", data), []
+    plan = json.loads((work / "fold_1" / "plan.json").read_text())
+    cascaded = {**plan, "configuration": "3d_cascade_fullres"}
+    (work / "fold_1" / "plan.json").write_text(json.dumps(cascaded))
+    monkeypatch.setattr(cross_validation, "low_resolution", lambda model, folds: asked.append(folds))
+    cross_validation.HeldOutSource((work,), ("0",)).build("cpu")
+    assert asked == []
+    cross_validation.HeldOutSource((work,), ("1",)).build("cpu")
+    assert asked == [("1",)]
