@@ -41,10 +41,21 @@ def backend(request) -> Iterator[Backend]:
     """Every test with this fixture runs on each backend; the ops called inside use it."""
     if request.param.device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
-    if request.param.name == "native":
+    _skip_without_compiler(request.param.name)
+    with use_backend(request.param.name):
+        yield request.param
+
+
+@pytest.fixture(params=["portable", "native"])
+def cpu_backend(request) -> str:
+    """Every test with this fixture runs on the backends for CPUs, by name."""
+    _skip_without_compiler(request.param)
+    return request.param
+
+
+def _skip_without_compiler(backend: str) -> None:
+    if backend == "native":
         try:
             find_compiler()
         except BuildError as error:
             pytest.skip(str(error))
-    with use_backend(request.param.name):
-        yield request.param

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mamba_vision.kernels import selective_scan, selective_state_update, use_backend
+from mamba_vision.kernels.backends import load
 from mamba_vision.kernels.selective_scan import portable
 
 PARAMETERS = ("A", "D", "delta_bias", "initial_state")
@@ -180,10 +181,10 @@ def test_split_sequence_equals_whole(backend):
 
 
 @pytest.mark.parametrize("kinds", [("shared", "grouped"), ("constant", "constant")])
-def test_gradcheck(kinds):
+def test_gradcheck(kinds, cpu_backend):
     inputs = scan_inputs(batch=1, channels=2, length=9, state=2, B=kinds[0], C=kinds[1])
     tensors = [v.requires_grad_() for v in inputs.values()]
-    with use_backend("portable"):
+    with use_backend(cpu_backend):
         torch.autograd.gradcheck(lambda *t: scan(**dict(zip(inputs, t))), tensors, fast_mode=True)
 
 
@@ -228,15 +229,15 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def test_long_sequence_in_bounded_memory():
+def test_long_sequence_in_bounded_memory(cpu_backend):
     """110592 steps (a grid of 48 x 48 x 48): no tensor grows with length x channels x state, in either direction."""
     u = torch.randn(1, 110592, 96).transpose(1, 2)
     B = torch.randn(1, 1, 16, 110592)
     A = -torch.arange(1.0, 17).repeat(96, 1)
     inputs = (u, u, A, B, B, None, None, None, None)
     with LargestTensor() as made:
-        y, _, saved = portable.forward(*inputs, True, torch.float32, True)
-        gradients = portable.backward(torch.ones_like(y), None, *inputs, saved, True)
+        y, _, saved = load("selective_scan", cpu_backend).forward(*inputs, True, torch.float32, True)
+        gradients = load("selective_scan", cpu_backend).backward(torch.ones_like(y), None, *inputs, saved, True)
     assert made.elements < 1.1 * u.numel()
     piece = tuple(t if t is None or t.dim() == 2 else t[..., :400] for t in inputs)
     want = portable.forward(*piece, True, torch.float32, False)[0]
