@@ -62,7 +62,7 @@ def compare_folders(
     )  # the signed-rank test's smallest p, where all signs agree, times Holm's factor
     if least >= LEVEL:
         notes.append(
-            f"With {most} pairs and {tests} tests no corrected p can be below {least:.2g}: more cases or fewer metrics "
+            f"With {most} pairs and {tests} test{'s' * (tests != 1)} no corrected p can be below {least:.2g}: more cases or fewer metrics "
             "could show a difference."
         )
     comparison = Comparison(names, differences, notes)

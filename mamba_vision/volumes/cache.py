@@ -237,7 +237,7 @@ def _sources(scan: ScanFiles, with_hash: bool) -> list[dict]:
     files: list[Path] = []
     for path in (*scan.images, *([label_file(scan.label)] if scan.label else [])):
         if path.is_dir():
-            files += sorted(entry for entry in path.iterdir() if entry.is_file() and is_dicom_file(entry))
+            files += sorted(entry for entry in path.rglob("*") if entry.is_file() and is_dicom_file(entry))
         else:
             files.append(path)
             if path.suffix == ".mhd":  # a header; the voxels lie beside it
@@ -269,7 +269,7 @@ def estimated_voxels(scan: ScanFiles) -> int:
     path = scan.images[0]
     try:
         if path.is_dir():
-            return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()) // 2
+            return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file()) // 2
         shape = itk_header(path)[1].GetSize() if is_itk_file(path) else nib.load(path).shape
         return int(np.prod(shape[:3], dtype=np.int64))
     except Exception:  # what is wrong with it is said when it is read

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mamba_vision.volumes.dicom_kinds import is_dicom_scan
-from mamba_vision.volumes.volume import VolumeError
+from mamba_vision.volumes.volume import SeveralSeriesError, VolumeError
 
 # MONAI registers its own decoder with pydicom and reports at every import whether it could.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -203,7 +203,7 @@ def _choose(path: Path, by_series: dict[str, list[tuple[Path, Any]]], wanted: st
     if len(matches) == 1:
         return matches[0]
     if wanted is None:
-        raise VolumeError(
+        raise SeveralSeriesError(
             path, f"{len(by_series)} series in one folder: {listing}", "one series",
             "Choose one by its UID, number or description (--series; series= in Python), or move the others away",
         )  # fmt: skip

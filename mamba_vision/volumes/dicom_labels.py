@@ -70,6 +70,21 @@ def structure_names(path: Path) -> list[str]:
     return list(_segments(path, dataset).values())
 
 
+def referenced_series(path: Path) -> str | None:
+    """UID of the series that segments or contours were drawn on, if the file names exactly one."""
+    dataset = _open(path)
+    if sop_class(path) == STRUCTURES:
+        found = {
+            str(series.SeriesInstanceUID)
+            for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ()
+            for study in frame.get("RTReferencedStudySequence") or ()
+            for series in study.get("RTReferencedSeriesSequence") or ()
+        }
+    else:
+        found = {str(series.SeriesInstanceUID) for series in dataset.get("ReferencedSeriesSequence") or ()}
+    return found.pop() if len(found) == 1 else None
+
+
 def _read_segments(path: Path, names: Mapping[str, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """Frame by frame, so that a whole body's hundred segments take no more memory than its labels."""
     dataset = _open(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mamba_vision.volumes.dicom import has_dicom, series_listing
 from mamba_vision.volumes.dicom_kinds import labels_below
-from mamba_vision.volumes.volume import VolumeError
+from mamba_vision.volumes.volume import SeveralSeriesError, VolumeError
 
 
 def patient_series(folder: Path, series: str | None = None) -> Path | None:
@@ -40,7 +40,7 @@ def _chosen(folder: Path, series_folders: list[Path], wanted: str | None) -> lis
         for place, (uid, number, description) in listed
     )
     if wanted is None:
-        raise VolumeError(
+        raise SeveralSeriesError(
             folder, f"{len(listed)} series of one patient: {text}", "one series",
             "Choose one by its UID, number or description (--series; series= in Python), or move the others away",
         )  # fmt: skip

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamba_vision.volumes.dicom_kinds import STRUCTURES, is_dicom_label, sop_class
-from mamba_vision.volumes.dicom_labels import label_file, structure_names
+from mamba_vision.volumes.dicom_labels import label_file, referenced_series, structure_names
 from mamba_vision.volumes.reading import read_label, read_volume
-from mamba_vision.volumes.volume import Volume, VolumeError
+from mamba_vision.volumes.volume import SeveralSeriesError, Volume, VolumeError
 
 TEST = "test"
 
@@ -32,8 +32,18 @@ class ScanFiles:
 
 
 def read_scan(scan: ScanFiles, fix_geometry: str = "error") -> Volume:
-    """The image of a case; see read_volume."""
-    return read_volume(scan.images, scan.series, fix_geometry, scan.stacked)
+    """The image of a case; see read_volume.
+
+    Of several DICOM series, where none is chosen, the one that the label was drawn on, if the label says so.
+    """
+    try:
+        return read_volume(scan.images, scan.series, fix_geometry, scan.stacked)
+    except SeveralSeriesError:
+        file = label_file(scan.label) if scan.label is not None else None
+        series = referenced_series(file) if file is not None and is_dicom_label(file) else None
+        if series is None:
+            raise
+        return read_volume(scan.images, series, fix_geometry, scan.stacked)
 
 
 def read_scan_label(

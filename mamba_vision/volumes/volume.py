@@ -26,6 +26,10 @@ class VolumeError(ValueError):
         return type(self), (self.file, self.found, self.expected, self.cure)
 
 
+class SeveralSeriesError(VolumeError):
+    """DICOM series of which nobody has chosen one."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """One scan, its axes and voxel order as stored.

@@ -7,16 +7,16 @@ import pydicom
 import pytest
 from dicom_series import write_series
 from mmengine.config import Config
-from scan_files import labels, save, voxels
+from scan_files import labels, make_plan, save, voxels
 
 from mamba_vision.apis import plan_dataset
 from mamba_vision.apis.planning import DatasetError
 from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.apis.volume_testing import labelled_scans
-from mamba_vision.volumes import load_case, read_volume
+from mamba_vision.volumes import build_cache, check_scans, load_case, read_volume
 from mamba_vision.volumes.dicom_seg_writing import write_dicom_seg
 from mamba_vision.volumes.rtstruct_writing import write_rtstruct
-from mamba_vision.volumes.scan_files import structure_labels
+from mamba_vision.volumes.scan_files import read_scan, read_scan_label, structure_labels
 from mamba_vision.volumes.scans import find_scans
 from mamba_vision.volumes.splits import listed_splits
 
@@ -91,7 +91,8 @@ def test_contours_need_to_be_named_where_there_are_several(tmp_path):
 def test_the_chosen_series_is_remembered(tmp_path):
     for number in (1, 2):
         folder = tmp_path / "data" / f"p{number}"
-        patient(folder, number, {"organ": 1, "lesion": 2}, description="venous")
+        write_series(folder / "CT", voxels(seed=number).astype(np.int16), description="venous")
+        save(folder / "label.nii.gz", labels(), read_volume(folder / "CT").affine)  # which says nothing of a series
         write_series(folder / "scout", voxels(seed=9).astype(np.int16), description="scout")
     with pytest.raises(DatasetError, match="2 series of one patient"):
         plan_dataset(tmp_path / "data", tmp_path / "work", preset="fast", pictures=0)
@@ -101,6 +102,22 @@ def test_the_chosen_series_is_remembered(tmp_path):
     changed = [file.stat().st_mtime_ns for file in sorted((tmp_path / "work" / "preprocessed").rglob("*.npy"))]
     prepare_volumes(config, progress=False)  # finds the same scans, prepared already
     assert changed == [file.stat().st_mtime_ns for file in sorted((tmp_path / "work" / "preprocessed").rglob("*.npy"))]
+
+
+@pytest.mark.parametrize("write", [write_dicom_seg, write_rtstruct])
+@pytest.mark.parametrize("place", ["CT", "PET"])
+def test_of_several_series_the_one_that_was_labelled(tmp_path, write, place):
+    """Without a choice, and also where one series lies among the files of the other."""
+    for number in (1, 2):
+        patient(tmp_path / f"p{number}", number, {"organ": 1}, write)
+        write_series(tmp_path / f"p{number}" / place, voxels(seed=9).astype(np.int16), prefix="pet", description="PET")
+    scans = find_scans(tmp_path)
+    names = {"organ": 1}
+    assert [problem.found for problem in check_scans(scans, label_names=names)] == []
+    np.testing.assert_array_equal(read_scan(scans[0]).array[0], voxels(seed=1).astype(np.int16))
+    assert (read_scan_label(scans[0], read_scan(scans[0]), names=names).array[0] == (labels() == 1)).all()
+    (case,) = build_cache(scans[:1], make_plan(labels={"background": 0, "organ": 1}), tmp_path / "cache", workers=1)
+    assert case.label.max() == 1
 
 
 def test_a_task_of_the_decathlon_as_it_is(tmp_path):

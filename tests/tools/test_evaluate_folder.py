@@ -167,7 +167,7 @@ def test_two_evaluations_are_compared(tmp_path, capsys):
     assert compare.main([*folders, "--names", "old", "new", "--metrics", "dice", "--out", str(tmp_path / "c")]) == 0
     shown = capsys.readouterr().out
     assert "A: old\nB: new" in shown
-    assert "With 3 pairs and 1 tests" in shown
+    assert "With 3 pairs and 1 test no" in shown
     (organ,) = csv.DictReader((tmp_path / "c" / "compare.csv").open())
     assert float(organ["difference"]) == pytest.approx(float(organ["mean_b"]) - float(organ["mean_a"]), abs=1e-5)
     assert not math.isnan(float(organ["p"]))

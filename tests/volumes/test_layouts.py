@@ -46,7 +46,7 @@ def test_a_csv_of_channels_labels_and_folds(tmp_path):
     assert briefly(find_scans(semicolons, "test")) == [("a_t1", ["a_t1.nii.gz"], "a_seg.nii.gz")]
     assert find_test_scans(semicolons) == []
     (short,) = find_scans(table(tmp_path / "short.csv", "image,image2", "data/a_t1.nii.gz,"))
-    assert check_scans([short], 2, need_label=False)[0].found == "1 channels (a_t1.nii.gz)"
+    assert check_scans([short], 2, need_label=False)[0].found.startswith("1 channel")
 
 
 @pytest.mark.parametrize(
