@@ -61,9 +61,9 @@ def compare_folders(
         2.0 ** (1 - most) * tests, 1.0
     )  # the signed-rank test's smallest p, where all signs agree, times Holm's factor
     if least >= LEVEL:
+        counted = f"With {most} pairs and {tests} test{'s' * (tests != 1)}"
         notes.append(
-            f"With {most} pairs and {tests} test{'s' * (tests != 1)} no corrected p can be below {least:.2g}: more cases or fewer metrics "
-            "could show a difference."
+            f"{counted} no corrected p can be below {least:.2g}: more cases or fewer metrics could show a difference."
         )
     comparison = Comparison(names, differences, notes)
     if out is not None:
