@@ -15,6 +15,7 @@ from mamba_vision.scan_orders.combined import Combined, Prompted
 from mamba_vision.scan_orders.cross import Cascade, Cross
 from mamba_vision.scan_orders.hilbert import Hilbert
 from mamba_vision.scan_orders.interleaved import Reorder, TriOriented
+from mamba_vision.scan_orders.late_tokens import read_last
 from mamba_vision.scan_orders.local import Local
 from mamba_vision.scan_orders.random_paths import Random, Shuffle, orders_from_permutations, orders_from_scores
 from mamba_vision.scan_orders.raster import Bidirectional, Raster
@@ -58,6 +59,7 @@ __all__ = [
     "orders_around",
     "orders_from_permutations",
     "orders_from_scores",
+    "read_last",
     "register",
     "return_as_published",
     "return_tokens",

@@ -1,6 +1,6 @@
 """Boxes and points as tokens, and as a map over the patches.
 
-Legend: B batch, K boxes, N points, P = max(2 K + N, 2) prompt tokens, C channels, H, W the grid of patches.
+Legend: B batch, K boxes, N points, P = 2 K + N + 2 prompt tokens, C channels, H, W the grid of patches.
 Coordinates are pixels, x before y. Shapes alone decide what is computed, so that the whole can be exported.
 """
 
@@ -15,7 +15,7 @@ class PromptEncoder(nn.Module):
     """Sparse tokens and a map of the patches for boxes and points.
 
     A box gives a token a corner, a point one: random Fourier features (Tancik et al., arXiv 2006.10739) of the place,
-    and what it is. Rows that are masked out, and rows without any prompt, have learned tokens; real ones come first.
+    and what it is. Two more tokens stand for the absence of prompts. All are always there; a mask says which count.
 
     The map tells each patch how much of it boxes cover, and how near points of either label are. (Without the points in
     it, scans learn very slowly to find a point's place from its token: measured on the slices of the micro config.)
@@ -36,7 +36,6 @@ class PromptEncoder(nn.Module):
         self.register_buffer("frequencies", torch.randn(2, channels // 2))
         self.corner_tokens = nn.Parameter(torch.empty(2, channels))  # top left, bottom right
         self.label_tokens = nn.Parameter(torch.empty(2, channels))  # background, foreground
-        self.pad_token = nn.Parameter(torch.empty(channels))
         self.none_tokens = nn.Parameter(torch.empty(2, channels))
         self.no_cover_token = nn.Parameter(torch.empty(channels))
         for token in self.parameters():
@@ -52,7 +51,7 @@ class PromptEncoder(nn.Module):
         self, boxes_BK4: Tensor, box_mask_BK: Tensor, points_BN2: Tensor, labels_BN: Tensor, point_mask_BN: Tensor,
         size: tuple[int, int], grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Tokens (B, P, C), which of them stand for a prompt or for its absence (B, P), and the map (B, C, H, W).
+        """Tokens (B, P, C), which of them count (B, P), and the map (B, C, H, W).
 
         Args:
             boxes_BK4: corners x1, y1, x2, y2, half-open; K and N may be 0. A box without area is a foreground point.
@@ -90,16 +89,9 @@ class PromptEncoder(nn.Module):
         points_BNC = points_BNC + torch.where(foreground_BN1, self.label_tokens[1], self.label_tokens[0])
         tokens_BPC = torch.cat([torch.stack([first_BKC, second_BKC], 2).flatten(1, 2), points_BNC], 1)
         real_BP = torch.cat([torch.stack([box_mask_BK, second_mask_BK], 2).flatten(1, 2), point_mask_BN], 1)
-        for _ in range(tokens_BPC.shape[1], 2):  # the absence of prompts takes two tokens
-            tokens_BPC = torch.cat([tokens_BPC, tokens_BPC.new_zeros(len(tokens_BPC), 1, tokens_BPC.shape[2])], 1)
-            real_BP = torch.cat([real_BP, real_BP.new_zeros(len(real_BP), 1)], 1)
-        tokens_BPC, real_BP = _real_first(tokens_BPC, real_BP)
-        tokens_BPC = torch.where(real_BP.unsqueeze(-1), tokens_BPC, self.pad_token.to(tokens_BPC.dtype))
-        absent_PC = torch.cat([self.none_tokens, self.pad_token.expand(tokens_BPC.shape[1] - 2, -1)])
-        absent_P = torch.arange(tokens_BPC.shape[1], device=tokens_BPC.device) < 2
-        given_B1 = real_BP.any(1, keepdim=True)
-        tokens_BPC = torch.where(given_B1.unsqueeze(-1), tokens_BPC, absent_PC.to(tokens_BPC.dtype))
-        return tokens_BPC, torch.where(given_B1, real_BP, absent_P)
+        none_B2C = self.none_tokens.to(tokens_BPC.dtype).expand(tokens_BPC.shape[0], -1, -1)
+        absent_B2 = ~real_BP.any(1, keepdim=True).expand(-1, 2)
+        return torch.cat([tokens_BPC, none_B2C], 1), torch.cat([real_BP, absent_B2], 1)
 
     def _encode(self, places: Tensor, grid: tuple[int, int]) -> Tensor:
         """(..., 2) in pixels to (..., C): sines and cosines of places in [-1, 1], in at least float32.
@@ -118,7 +110,7 @@ class PromptEncoder(nn.Module):
         grid: tuple[int, int],
     ) -> Tensor:  # fmt: skip
         # A sum, not a view of the parameter, which would ask for gradients even where nobody computes any.
-        nowhere_BCHW = self.no_cover_token[:, None, None] + self.no_cover_token.new_zeros(len(boxes_BK4), 1, *grid)
+        nowhere_BCHW = self.no_cover_token[:, None, None] + self.no_cover_token.new_zeros(boxes_BK4.shape[0], 1, *grid)
         if boxes_BK4.shape[1] + points_BN2.shape[1] == 0:
             return nowhere_BCHW
         # A box without area is a point here too.
@@ -155,11 +147,3 @@ def coverage(boxes_BK4: Tensor, grid: tuple[int, int], patch_size: int) -> Tenso
         inside = torch.minimum(boxes_BK4[..., axis + 2, None], near + patch_size)
         lengths.append((inside - torch.maximum(boxes_BK4[..., axis, None], near)).clamp(min=0) / patch_size)
     return lengths[0].unsqueeze(-1) * lengths[1].unsqueeze(-2)
-
-
-def _real_first(tokens_BPC: Tensor, real_BP: Tensor) -> tuple[Tensor, Tensor]:
-    """The same tokens with real ones before the others, each kind in its own order."""
-    count = tokens_BPC.shape[1]
-    ranks_BP = torch.arange(count, device=tokens_BPC.device) + count * (~real_BP).long()
-    order_BP = ranks_BP.topk(count, largest=False).indices
-    return tokens_BPC.gather(1, order_BP.unsqueeze(-1).expand_as(tokens_BPC)), real_BP.gather(1, order_BP)

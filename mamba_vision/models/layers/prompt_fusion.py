@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from mamba_vision.models.layers.mlp import Mlp
 from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
-from mamba_vision.scan_orders import Prompted
+from mamba_vision.scan_orders import Prompted, read_last
 
 
 class PromptFusionBlock(nn.Module):
     """Scan over [prompts, image, prompts] both ways, depth-wise convolution of the image, perceptron of both.
 
     A causal scan knows what it has read: with the prompts at both ends every direction reads them before the image.
-    The order names each prompt twice, so no copies are made; what they become is the mean of both readings.
+    The order names each prompt twice, so no copies are made; what they become is the mean of both readings. Tokens that
+    only fill a batch up are read last of all, in every direction, and so change nothing.
 
     Args:
         channels: C.
@@ -49,17 +50,26 @@ class PromptFusionBlock(nn.Module):
         """The gate."""
         return {"gate"}
 
-    def forward(self, image_BTC: Tensor, prompts_BPC: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def reading_order(self, real_BP: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, directions, 2 P + T): the token of each step. `real_BP` is False for prompts that only fill up."""
+        indices = self._prompted(real_BP.shape[1])(grid, real_BP.device).indices
+        image = real_BP.new_zeros(real_BP.shape[0], grid[0] * grid[1])
+        return read_last(indices, torch.cat([~real_BP, image], 1))
+
+    def forward(
+        self, image_BTC: Tensor, prompts_BPC: Tensor, grid: tuple[int, int], order: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Both kinds of tokens after the block, in their shapes.
 
         Args:
             image_BTC: tokens of a grid of T patches.
             prompts_BPC: at least one.
             grid: rows and columns.
+            order: of `reading_order`, which is the same for all blocks of the same scan.
         """
         count = prompts_BPC.shape[1]
         both_BSC = torch.cat([prompts_BPC, image_BTC], 1)
-        mixed_BSC = self.drop_path(self._mix(self.norm(both_BSC), count, grid))
+        mixed_BSC = self.drop_path(self._mix(self.norm(both_BSC), order))
         prompts_BPC = prompts_BPC + mixed_BSC[:, :count] / 2  # the scan adds up both readings of a prompt
         out_BTC = image_BTC + mixed_BSC[:, count:]
         out_BTC = out_BTC + self._convolve(self.conv_norm(out_BTC), grid)
@@ -67,11 +77,11 @@ class PromptFusionBlock(nn.Module):
         prompts_BPC = prompts_BPC + self.mlp(self.mlp_norm(prompts_BPC))
         return image_BTC + torch.tanh(self.gate) * (out_BTC - image_BTC), prompts_BPC
 
-    def _mix(self, both_BSC: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
+    def _mix(self, both_BSC: Tensor, order: Tensor) -> Tensor:
         if in_float16_region(both_BSC):
             with torch.autocast(both_BSC.device.type, enabled=False):
-                return self._mix(both_BSC.to(self.norm.weight.dtype), count, grid)
-        return self.mixer(both_BSC, self._prompted(count)(grid, both_BSC.device).indices)
+                return self._mix(both_BSC.to(self.norm.weight.dtype), order)
+        return self.mixer(both_BSC, order)
 
     def _prompted(self, count: int) -> Prompted:
         return Prompted(prompts=count, order=self.order, both_ways=self.both_ways)

@@ -32,7 +32,7 @@ ARCHS = {
     "base": dict(embed_dims=768, num_layers=24, fusion_blocks=4, drop_path_rate=0.2),
 }
 # Counted here; the paper's own were not at hand.
-PARAMETERS = {"tiny": 8_584_293, "small": 32_952_167, "base": 123_972_455}
+PARAMETERS = {"tiny": 8_584_101, "small": 32_951_783, "base": 123_971_687}
 
 
 @MODELS.register_module()
@@ -163,12 +163,13 @@ class ProMamba(Network):
         grid = tuple(last.shape[-2:])
         padded = (grid[0] * PATCH, grid[1] * PATCH)
         size = padded if size is None else size
-        prompts = checked_prompts(len(last), last.device, boxes, points, labels, box_mask, point_mask)
+        prompts = checked_prompts(last.shape[0], last.device, boxes, points, labels, box_mask, point_mask)
         tokens_BPC, real_BP, dense_BCHW = self.prompts(*prompts, size, grid)
         image_BTC = (last + dense_BCHW).flatten(2).transpose(1, 2)
         tokens_BPC = tokens_BPC.to(image_BTC.dtype)
+        order = self.fusion[0].reading_order(real_BP, grid)
         for block in self.fusion:
-            image_BTC, tokens_BPC = block(image_BTC, tokens_BPC, grid)
+            image_BTC, tokens_BPC = block(image_BTC, tokens_BPC, grid, order)
         mixed_BCHW = image_BTC.transpose(1, 2).unflatten(2, grid)
         logits = self.decoder([*maps, mixed_BCHW], s4, s8, tokens_BPC, real_BP)
         logits = [

@@ -26,7 +26,6 @@ class PromptSegmentor(BaseModel):
         loss: config (or module) called as loss(logits, masks).
         scales: factors of which one is drawn for each training batch.
         divisor: sides of scaled batches are rounded to a multiple of this.
-        pads: up to so many empty prompts are added in training, so that the network learns to ignore them.
         threshold: probability from which a pixel belongs to the mask.
         per_box: predict each box by itself and join the results by their maximum.
         data_preprocessor, init_cfg: MMEngine's.
@@ -37,19 +36,17 @@ class PromptSegmentor(BaseModel):
 
     def __init__(
         self, network: dict | nn.Module, loss: dict | nn.Module | None = None, scales: Sequence[float] = (1.0,),
-        divisor: int = 32, pads: int = 2, threshold: float = 0.5, per_box: bool = False,
+        divisor: int = 32, threshold: float = 0.5, per_box: bool = False,
         data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None,
     ) -> None:  # fmt: skip
         preprocessor = data_preprocessor or {"type": "mamba_vision.PromptPreprocessor"}
         super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
-        if not scales or min(scales) <= 0 or not 0 < threshold < 1 or pads < 0 or divisor < 1:
-            raise ValueError(
-                "expected scales > 0, 0 < threshold < 1, pads >= 0 and divisor >= 1, found "
-                f"{tuple(scales)}, {threshold}, {pads} and {divisor}"
-            )
+        if not scales or min(scales) <= 0 or not 0 < threshold < 1 or divisor < 1:
+            found = f"{tuple(scales)}, {threshold} and {divisor}"
+            raise ValueError(f"expected scales > 0, 0 < threshold < 1 and divisor >= 1, found {found}")
         self.network = MODELS.build(network) if isinstance(network, Mapping) else network
         self.loss = MODELS.build(loss) if isinstance(loss, Mapping) else loss
-        self.scales, self.divisor, self.pads = tuple(scales), divisor, pads
+        self.scales, self.divisor = tuple(scales), divisor
         self.threshold, self.per_box = threshold, per_box
 
     def forward(
@@ -103,14 +100,11 @@ class PromptSegmentor(BaseModel):
         masks = torch.stack([sample.gt_mask for sample in samples])[:, None].float()
         if masks.shape[2:] != inputs.shape[2:]:
             raise ValueError(f"gt_mask: found {tuple(masks.shape[2:])} pixels, inputs have {tuple(inputs.shape[2:])}")
-        prompts = batched_prompts(samples, inputs.device, self._extra_pads())
+        prompts = batched_prompts(samples, inputs.device)
         inputs, masks, prompts = self._scaled(inputs, masks, prompts)
         logits = self.network(inputs, **prompts, deep=True)
         names = ("loss_mask", "loss_stride8", "loss_stride16")
         return {name: weight * self.loss(one, masks) for name, weight, one in zip(names, DEEP_WEIGHTS, logits)}
-
-    def _extra_pads(self) -> int:
-        return int(torch.randint(self.pads + 1, ())) if self.training and self.pads else 0
 
     def _scaled(
         self, inputs: Tensor, masks: Tensor, prompts: dict[str, Tensor]
@@ -131,11 +125,8 @@ class PromptSegmentor(BaseModel):
         return inputs, F.interpolate(masks, size, mode="nearest"), prompts
 
 
-def batched_prompts(samples: list[PromptDataSample] | None, device: torch.device, pads: int = 0) -> dict[str, Tensor]:
+def batched_prompts(samples: list[PromptDataSample] | None, device: torch.device) -> dict[str, Tensor]:
     """Boxes and points of samples filled up to the same number, with masks; what nobody has is left out.
-
-    Args:
-        pads: so many empty boxes more.
 
     Returns:
         boxes (B, K, 4), box_mask (B, K), points (B, N, 2), labels (B, N), point_mask (B, N), as far as there are any.
@@ -145,16 +136,16 @@ def batched_prompts(samples: list[PromptDataSample] | None, device: torch.device
     boxes = [sample.get("boxes", torch.zeros(0, 4)) for sample in samples]
     points = [sample.get("points", torch.zeros(0, 2)) for sample in samples]
     labels = [sample.get("labels", torch.zeros(0)) for sample in samples]
-    if pads or any(len(one) for one in boxes):
-        found["boxes"], found["box_mask"] = _filled(boxes, device, pads)
+    if any(len(one) for one in boxes):
+        found["boxes"], found["box_mask"] = _filled(boxes, device)
     if any(len(one) for one in points):
         found["points"], found["point_mask"] = _filled(points, device)
         found["labels"], _ = _filled(labels, device)
     return found
 
 
-def _filled(rows: list[Tensor], device: torch.device, pads: int = 0) -> tuple[Tensor, Tensor]:
-    count = max(len(one) for one in rows) + pads
+def _filled(rows: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    count = max(len(one) for one in rows)
     table = torch.zeros(len(rows), count, *rows[0].shape[1:], device=device)
     mask = torch.zeros(len(rows), count, dtype=torch.bool, device=device)
     for number, one in enumerate(rows):
