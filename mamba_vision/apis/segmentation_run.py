@@ -127,7 +127,7 @@ def run_cases(
     todo = iter(scans)
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         try:
-            ahead: tuple[ScanFiles, float, Future] | None = None
+            ahead: tuple[ScanFiles, Future] | None = None
             written: Future | None = None
             while True:
                 if ahead is None:
@@ -135,7 +135,7 @@ def run_cases(
                     if scan is None:
                         break
                     ahead = _begin(reading, ensemble, scan, listener)
-                scan, start, prepared = ahead
+                scan, prepared = ahead
                 ahead = None
                 try:
                     ready: PreparedScan = prepared.result()
@@ -155,7 +155,7 @@ def run_cases(
                 if written is not None:
                     written.result()  # no more than one result waits
                 if result is not None:
-                    written = writing.submit(_write, scan, result, out, options, made_by, listener, start)
+                    written = writing.submit(_write, scan, result, out, options, made_by, listener)
                     del result
                 if following is not None:  # there was no room beside: all is let go before the next is read
                     if written is not None:
@@ -170,10 +170,10 @@ def run_cases(
 
 def _begin(
     pool: ThreadPoolExecutor, ensemble: VolumeEnsemble, scan: ScanFiles, listener: Listener
-) -> tuple[ScanFiles, float, Future]:
+) -> tuple[ScanFiles, Future]:
     listener.begin(scan.case)
     tell = partial(listener.step, scan.case)
-    return scan, time.perf_counter(), pool.submit(prepare_scan, ensemble, scan, None, tell)
+    return scan, pool.submit(prepare_scan, ensemble, scan, None, tell)
 
 
 def _fits_ahead(scan: ScanFiles, ensemble: VolumeEnsemble, options: SegmentOptions) -> bool:
@@ -189,13 +189,15 @@ def _write(
     options: SegmentOptions,
     made_by: dict[str, Any],
     listener: Listener,
-    start: float,
 ) -> None:
+    start = time.perf_counter()
     try:
         listener.step(scan.case, "write", 0, 1)
         statistics = result.statistics() if options.statistics else None
         files = write_case(result, scan, out, options)
-        seconds = time.perf_counter() - start
+        spent = result.info["seconds"]  # at work on this scan: while it waited for its turn others were
+        spent["write"] = round(time.perf_counter() - start, 3)
+        seconds = sum(spent.values())
         entry = done_entry(scan, result, files, options, made_by, seconds)
         message = summarize(result, statistics, seconds)
     except Exception as error:

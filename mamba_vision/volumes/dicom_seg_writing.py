@@ -1,6 +1,7 @@
 """A segmentation as a DICOM-SEG object that refers to the series it was made from, by highdicom."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def write_dicom_seg(
         raise VolumeError(
             path, "no highdicom to write it with", "highdicom", 'pip install "mamba_vision[dicom]"'
         ) from error
+    # Said of patients' names of one word, which are as they are.
+    warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name")
     wanted = sorted((value, name) for name, value in names.items() if value)
     algorithm = hd.AlgorithmIdentificationSequence(
         name=model[:64], version=__version__, family=codes.cid7162.ArtificialIntelligence
