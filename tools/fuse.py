@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,23 +24,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("second", type=Path, help="visible image, CT, PET or SPECT; or the guide; or a folder of them")
     parser.add_argument("-o", "--out", type=Path, default=Path("fused"),
                         help="the result's file, or a folder (default: fused)")  # fmt: skip
-    parser.add_argument(
-        "--checkpoint", type=Path, help="weights; default: the best in the folder --config, else the last"
-    )
-    parser.add_argument(
-        "--config", type=Path, help="configuration of an ImageFuser or ImageSharpener, or the folder it was trained in"
-    )
-    parser.add_argument("--arch", metavar="NETWORK:VARIANT",
-                        help="the network, such as FusionMamba:gf2; default: as the weights tell")  # fmt: skip
-    parser.add_argument("--ema", action="store_true", help="take the moving average stored beside the weights")
-    parser.add_argument("--tile", type=int, metavar="PIXELS",
-                        help="longest side of a tile before its margins, 0: never split (default: as the "
-                             "configuration says, else 200; 64 of the image to sharpen)")  # fmt: skip
-    parser.add_argument("--overlap", type=float, metavar="SHARE",
-                        help="margin of a tile over its side, 0 to 0.5 (default 0.1)")  # fmt: skip
-    parser.add_argument("--format", choices=("png", "tif", "jpg", "webp"), default="png",
-                        help="of pictures in a folder of results (default png)")  # fmt: skip
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP results, 1 to 100 (default 95)")
     parser.add_argument("--peak", type=float, metavar="COUNTS",
                         help="of GeoTIFFs: what stands for full brightness (default: as in training)")  # fmt: skip
     parser.add_argument("--plane", choices=("axial", "coronal", "sagittal"), default="axial",
@@ -47,19 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{which}-window", type=float, nargs=2, metavar=("LOW", "HIGH"),
                             help=f"of volumes: values of the {which} ({example}) that become black and white (default: "
                                  "0.5th and 99.5th percentile)")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    parser.add_argument("--amp", action="store_true", help="compute in half precision")
-    parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="before/after pictures")
-    parser.add_argument("--skip-existing", action="store_true", help="leave pairs whose result is there")
+    add_picture_options(parser, "ImageFuser or ImageSharpener", "FusionMamba:gf2", "200, or 64 of the image to sharpen")
     args = parser.parse_args(argv)
-    if args.checkpoint is None and args.config is None:
-        parser.error("no model: give --checkpoint (published weights) or --config")
-    if args.tile is not None and args.tile != 0 and args.tile < 16:
-        parser.error(f"--tile: expected 0 or at least 16 pixels, found {args.tile}")
-    if args.overlap is not None and not 0 <= args.overlap <= 0.5:
-        parser.error(f"--overlap: expected 0 to 0.5, found {args.overlap}")
-    if not 1 <= args.quality <= 100:
-        parser.error(f"--quality: expected 1 to 100, found {args.quality}")
+    check_picture_options(parser, args)
     if args.peak is not None and args.peak <= 0:
         parser.error(f"--peak: expected a positive number of counts, found {args.peak:g}")
     return args

@@ -13,43 +13,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="+", help="image files, or folders of them")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="weights; default: the best in the folder --config, else the last"
-    )
-    parser.add_argument(
-        "--config", type=Path, help="configuration of an ImageRestorer, or the folder it was trained in"
-    )
-    parser.add_argument("--arch", metavar="NETWORK:VARIANT",
-                        help="the network, such as MambaIRv2:light_x4; default: as the weights tell")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("restored"), help="folder of the results (default: restored)")
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
-    parser.add_argument("--tile", type=int, default=None, metavar="PIXELS",
-                        help="longest side of a tile before its margins, 0: never split (default: as the "
-                             "configuration says, else 200)")  # fmt: skip
-    parser.add_argument("--overlap", type=float, default=None, metavar="SHARE",
-                        help="margin of a tile over its side, 0 to 0.5 (default 0.1)")  # fmt: skip
-    parser.add_argument(
-        "--format", choices=("png", "tif", "jpg", "webp"), default="png", help="of results (default png)"
-    )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP results, 1 to 100 (default 95)")
-    parser.add_argument("--ema", action="store_true", help="take the moving average stored beside the weights")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    parser.add_argument("--amp", action="store_true", help="compute in half precision")
-    parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="before/after pictures")
-    parser.add_argument("--skip-existing", action="store_true", help="leave pictures whose result is there")
+    add_picture_options(parser, "ImageRestorer", "MambaIRv2:light_x4", "200")
     args = parser.parse_args(argv)
-    if args.checkpoint is None and args.config is None:
-        parser.error("no model: give --checkpoint (published weights) or --config")
-    if args.tile is not None and args.tile != 0 and args.tile < 16:
-        parser.error(f"--tile: expected 0 or at least 16 pixels, found {args.tile}")
-    if args.overlap is not None and not 0 <= args.overlap <= 0.5:
-        parser.error(f"--overlap: expected 0 to 0.5, found {args.overlap}")
-    if not 1 <= args.quality <= 100:
-        parser.error(f"--quality: expected 1 to 100, found {args.quality}")
+    check_picture_options(parser, args)
     return args
 
 

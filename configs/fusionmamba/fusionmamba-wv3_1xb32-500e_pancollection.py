@@ -9,13 +9,6 @@ model = dict(
 )
 train_dataloader = dict(dataset=dict(layout="wv3"))
 val_dataloader = dict(dataset=dict(layout="wv3"))
-test_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(type="SharpeningDataset", layout="wv3", split=split, pipeline=_base_.pipeline, test_mode=True)
-            for split in ("reduced", "full")
-        ]
-    )
-)
+test_dataloader = dict(dataset=dict(layout="wv3"))
 val_evaluator = dict(peak=2047.0)
 test_evaluator = dict(peak=2047.0, sensor="WV3")

@@ -11,12 +11,11 @@ from mamba_vision.apis.fusion import Fusing, Progress, fuse_pictures
 from mamba_vision.apis.fusion_rasters import fuse_rasters, raster_preview
 from mamba_vision.apis.fusion_volumes import Window, fuse_volumes, volume_preview
 from mamba_vision.apis.picture_jobs import Job, run_jobs
-from mamba_vision.apis.restoration_run import as_format_has_it
+from mamba_vision.apis.restoration_run import RestoreOptions, as_format_has_it
 from mamba_vision.datasets.fusion_pairs import pair_by_name
 from mamba_vision.datasets.fusion_rasters import RASTER_SUFFIXES, is_raster
 from mamba_vision.datasets.restoration_images import SUFFIXES, WRITTEN, read_picture, write_picture
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
-from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.visualization.before_after import as_color, save_comparison
 from mamba_vision.volumes.reading import is_nifti
 
@@ -25,26 +24,14 @@ _VOLUME, _RASTER, _PICTURE = "volume", "raster", "picture"
 
 
 @dataclass(frozen=True)
-class FuseOptions:
-    """What can be chosen for a run; see tools/fuse.py --help.
+class FuseOptions(RestoreOptions):
+    """What can be chosen for a run besides `RestoreOptions`; see tools/fuse.py --help.
 
     Attributes:
-        tiling: how large images are split; None: as the model says, else with blended seams.
-        amp: half precision.
-        suffix: format of pictures that go to a folder.
-        quality: of JPEG and WebP.
-        preview: also write NAME_before_after.png.
-        skip_existing: leave pairs whose result is there.
         peak: of GeoTIFFs, counts that 1 stands for; None: as the model was trained.
         plane, windows: of volumes, see `fuse_volumes`.
     """
 
-    tiling: Tiling | None = None
-    amp: bool = False
-    suffix: str = ".png"
-    quality: int = 95
-    preview: bool = True
-    skip_existing: bool = False
     peak: float | None = None
     plane: str = "axial"
     windows: tuple[Window | None, Window | None] = (None, None)

@@ -1,7 +1,7 @@
 """Images and their sharper guides in HDF5 files: PanCollection, HyperPanCollection and CAVE in their layouts."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,11 @@ class SharpeningDataset(BaseDataset):
 
     Args:
         layout: a data set by its name in `LAYOUTS`; None: bands, channels and peak are what the file and `peak` say.
-        split: 'train', 'valid', 'reduced' or 'full': which file of the layout.
+        split: 'train', 'valid', 'reduced' or 'full': which file of the layout; or several, one after another.
         data_root: the folder to look for it in.
-        file: a file's name or path in place of the layout's.
+        file: a file's name or path in place of the layout's, of one split.
         peak: counts that 1 stands for; default: the layout's.
-        limit: only the first so many images.
+        limit: only the first so many images of each.
         options: of MMEngine's BaseDataset, such as `pipeline`.
 
     Raises:
@@ -79,34 +79,38 @@ class SharpeningDataset(BaseDataset):
     """
 
     def __init__(
-        self, layout: str | None = None, split: str = "train", data_root: str = "data/PanCollection",
+        self, layout: str | None = None, split: str | Sequence[str] = "train", data_root: str = "data/PanCollection",
         file: str | None = None, peak: float | None = None, limit: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
         if layout is not None and layout not in LAYOUTS:
             raise ValueError(f"layout: found {layout!r}, expected one of {', '.join(LAYOUTS)}")
         if layout is None and (file is None or peak is None):
             raise ValueError("expected a layout, or file and peak")
-        if split not in FILES:
-            raise ValueError(f"split: found {split!r}, expected one of {', '.join(FILES)}")
-        self.layout, self.split, self.limit = layout, split, limit
+        self.splits = (split,) if isinstance(split, str) else tuple(split)
+        if unknown := set(self.splits) - set(FILES):
+            raise ValueError(f"split: found {sorted(unknown)}, expected some of {', '.join(FILES)}")
+        if file is not None and len(self.splits) > 1:
+            raise ValueError(f"file: one file is of one split, found {split!r}")
+        self.layout, self.limit = layout, limit
         self.peak = LAYOUTS[layout].peak if peak is None else float(peak)
         if self.peak <= 0:
             raise ValueError(f"peak: expected a positive number of counts, found {peak!r}")
-        self.file_name = file or FILES[split].format(name=layout)
-        self._opened: tuple[int, Any] | None = None
+        self.names = [file] if file is not None else [FILES[one].format(name=layout) for one in self.splits]
+        self._opened: dict[tuple[int, str], Any] = {}
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
         """One entry an image: {path, index, name[, dataset]}."""
-        self.path = _find(Path(self.data_root), self.file_name)
-        with _open(self.path) as file:
-            arrays = self._arrays(file)
-            scale, count = self._check(arrays)
-        known = {} if self.layout is None else {"dataset": f"{self.layout}_{self.split}"}
-        return [
-            {"path": str(self.path), "index": i, "name": f"{self.path.stem}_{i}", "scale": scale, **known}
-            for i in range(count if self.limit is None else min(count, self.limit))
-        ]
+        entries = []
+        for split, name in zip(self.splits, self.names):
+            path = _find(Path(self.data_root), name)
+            with _open(path) as file:
+                scale, count = self._check(path, _arrays(path, file, with_truth=split != "full"))
+            known = {"path": str(path), "scale": scale}
+            known |= {} if self.layout is None else {"dataset": f"{self.layout}_{split}"}
+            count = count if self.limit is None else min(count, self.limit)
+            entries += [{"index": i, "name": f"{path.stem}_{i}", **known} for i in range(count)]
+        return entries
 
     def get_data_info(self, idx: int) -> dict:
         """Entry `idx` with its images, (H, W, channels) float32, divided by the peak.
@@ -115,60 +119,63 @@ class SharpeningDataset(BaseDataset):
             ValueError: values that the peak does not fit.
         """
         info = super().get_data_info(idx)
-        for key, array in self._arrays(self._file()).items():
+        path = info["path"]
+        for key, array in _arrays(path, self._file(path), with_truth=False).items():
             pixels = np.asarray(array[info["index"]], dtype=np.float32).transpose(1, 2, 0) / self.peak
             if key != "lms" and not (pixels.min() >= -0.01 and pixels.max() <= 2):  # interpolation may overshoot
                 low, high = self.peak * pixels.min(), self.peak * pixels.max()
                 raise ValueError(
-                    f"{self.path}: {key}[{info['index']}] has values from {low:g} to {high:g}, expected 0 to "
+                    f"{path}: {key}[{info['index']}] has values from {low:g} to {high:g}, expected 0 to "
                     f"{self.peak:g}; set peak to the counts that stand for full brightness"
                 )
             info[key] = pixels
         return info
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_opened": None}  # open files do not go to other processes
+        return {**self.__dict__, "_opened": {}}  # open files do not go to other processes
 
-    def _file(self) -> Any:
-        """The file, opened once in every process."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), _open(self.path))
-        return self._opened[1]
+    def _file(self, path: str) -> Any:
+        """A file, opened once in every process."""
+        place = (os.getpid(), path)
+        if place not in self._opened:
+            self._opened[place] = _open(Path(path))
+        return self._opened[place]
 
-    def _arrays(self, file: Mapping) -> dict[str, Any]:
-        found = {key: file[name] for key, names in _KEYS.items() for name in names if name in file}
-        wanted = ("ms", "pan") if self.split == "full" else ("ms", "pan", "gt")
-        if missing := [key for key in wanted if key not in found]:
-            names = ", ".join(file) or "nothing"
-            raise ValueError(f"{self.path}: found arrays {names}; expected {', '.join(wanted)}, missing {missing}")
-        return found
-
-    def _check(self, arrays: Mapping[str, Any]) -> tuple[int, int]:
+    def _check(self, path: Path, arrays: Mapping[str, Any]) -> tuple[int, int]:
         """(scale, number of images)."""
         shapes = {key: tuple(array.shape) for key, array in arrays.items()}
         if any(len(shape) != 4 or 0 in shape for shape in shapes.values()):
-            raise ValueError(f"{self.path}: found shapes {shapes}, expected (images, channels, rows, columns) of all")
+            raise ValueError(f"{path}: found shapes {shapes}, expected (images, channels, rows, columns) of all")
         (count, bands, rows, columns), (guides, channels, height, width) = shapes["ms"], shapes["pan"]
         scale = height // rows
         if guides != count or scale < 1 or (height, width) != (scale * rows, scale * columns):
             raise ValueError(
-                f"{self.path}: found ms {shapes['ms']} and pan {shapes['pan']}, expected as many guides as images, a "
+                f"{path}: found ms {shapes['ms']} and pan {shapes['pan']}, expected as many guides as images, a "
                 "whole number of times larger"
             )
         for key in ("gt", "lms"):
             if key in shapes and shapes[key] != (count, bands, height, width):
                 raise ValueError(
-                    f"{self.path}: found {key} {shapes[key]}, expected {(count, bands, height, width)} beside ms "
+                    f"{path}: found {key} {shapes[key]}, expected {(count, bands, height, width)} beside ms "
                     f"{shapes['ms']} and pan {shapes['pan']}"
                 )
         if self.layout is not None:
             want = (LAYOUTS[self.layout].bands, LAYOUTS[self.layout].guide_channels)
             if (bands, channels) != want:
                 raise ValueError(
-                    f"{self.path}: found {bands} bands and {channels} channels of the guide, expected {want[0]} and "
+                    f"{path}: found {bands} bands and {channels} channels of the guide, expected {want[0]} and "
                     f"{want[1]} of {self.layout}"
                 )
         return scale, count
+
+
+def _arrays(path: str | Path, file: Mapping, with_truth: bool) -> dict[str, Any]:
+    found = {key: file[name] for key, names in _KEYS.items() for name in names if name in file}
+    wanted = ("ms", "pan", "gt") if with_truth else ("ms", "pan")
+    if missing := [key for key in wanted if key not in found]:
+        names = ", ".join(file) or "nothing"
+        raise ValueError(f"{path}: found arrays {names}; expected {', '.join(wanted)}, missing {missing}")
+    return found
 
 
 def _open(path: Path) -> Any:

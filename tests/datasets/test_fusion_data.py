@@ -49,7 +49,9 @@ def test_pancollection(tmp_path: Path) -> None:
     sample = packed["data_samples"]
     assert sample.lms_image.shape == (8, 64, 32) and sample.scale == 4 and sample.dataset == "wv3_train"
     assert sample.name == "train_wv3_2" and sample.ms_image.shape == (8, 16, 8)
-    full = SharpeningDataset("wv3", "full", tmp_path, pipeline=pipeline)[0]["data_samples"]
+    both = SharpeningDataset("wv3", ["train", "full"], tmp_path, pipeline=pipeline)
+    assert len(both) == 6 and both[0]["data_samples"].dataset == "wv3_train"
+    full = both[3]["data_samples"]
     assert "gt_image" not in full and full.pan_image.shape == (1, 64, 32)
 
 
@@ -86,10 +88,12 @@ def test_wrong_files(tmp_path: Path, changed: dict, match: str) -> None:
 def test_sharpening_errors(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(ValueError, match="layout: found 'wv9'"):
         SharpeningDataset("wv9")
-    with pytest.raises(ValueError, match="split: found 'test'"):
+    with pytest.raises(ValueError, match=r"split: found \['test'\]"):
         SharpeningDataset("wv3", "test")
     with pytest.raises(ValueError, match="expected a layout, or file and peak"):
         SharpeningDataset(file="a.h5")
+    with pytest.raises(ValueError, match="file: one file is of one split"):
+        SharpeningDataset("wv3", ["train", "valid"], file="a.h5")
     with pytest.raises(ValueError, match="peak: expected a positive number"):
         SharpeningDataset("wv3", peak=-1)
     with pytest.raises(FileNotFoundError, match=r"train_wv3.h5: expected this file.*found none"):

@@ -19,13 +19,7 @@ test_dataloader = dict(
     batch_size=1,
     num_workers=1,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(type="SharpeningDataset", split=split, pipeline=pipeline, test_mode=True)
-            for split in ("reduced", "full")
-        ],
-    ),
+    dataset=dict(type="SharpeningDataset", split=["reduced", "full"], pipeline=pipeline, test_mode=True),
 )
 val_evaluator = dict(type="SharpeningMetric", cut_border=False, scores=["PSNR", "SAM", "ERGAS"])
 test_evaluator = dict(type="SharpeningMetric")

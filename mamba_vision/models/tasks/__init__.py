@@ -1,4 +1,4 @@
-from mamba_vision.models.tasks.fusion import FusionPreprocessor, ImageFuser
+from mamba_vision.models.tasks.fusion import ImageFuser
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.generation import DiffusionGenerator
 from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
@@ -9,7 +9,6 @@ from mamba_vision.models.tasks.volume_segmentor import VolumeSegmentor
 __all__ = [
     "AdversarialRestorer",
     "DiffusionGenerator",
-    "FusionPreprocessor",
     "ImageFuser",
     "ImagePreprocessor",
     "ImageRestorer",

@@ -4,37 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mamba_vision.models.tasks.fusion_tiles import fuse_as_published, fuse_in_tiles
+from mamba_vision.models.tasks.restoration import PREPROCESSOR
 from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.registry import MODELS
 from mamba_vision.structures import FusionDataSample
-
-PREPROCESSOR = {"type": "mamba_vision.FusionPreprocessor"}
-
-
-@MODELS.register_module()
-class FusionPreprocessor(BaseDataPreprocessor):
-    """Stacks the images of every name, each of one shape (C, H, W), and moves them to the device."""
-
-    def forward(self, data: dict, training: bool = False) -> dict:
-        """`data`: `inputs`, by name a list of (C, H, W) or a tensor (B, C, H, W); `data_samples`, a list or None.
-
-        Raises:
-            ValueError: images of different shapes in one batch.
-        """
-        data = self.cast_data(data)
-        stacked = {}
-        for name, images in data["inputs"].items():
-            if not isinstance(images, Tensor):
-                shapes = {tuple(image.shape) for image in images}
-                if len(shapes) > 1:
-                    raise ValueError(f"{name}: a batch holds images of one shape, found {sorted(shapes)}")
-                images = torch.stack(list(images))
-            stacked[name] = images.float()
-        return {**data, "inputs": stacked, "data_samples": data.get("data_samples")}
 
 
 @MODELS.register_module()

@@ -8,7 +8,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.bicubic import bicubic
-from mamba_vision.models.tasks.fusion import PREPROCESSOR, on_its_device
+from mamba_vision.models.tasks.fusion import on_its_device
+from mamba_vision.models.tasks.restoration import PREPROCESSOR
 from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.models.tasks.sharpening_tiles import guide_scale, sharpen_as_published, sharpen_in_tiles
 from mamba_vision.registry import MODELS

@@ -16,25 +16,36 @@ from mamba_vision.models.tasks.restoration_tiles import Tiling, restore_in_tiles
 from mamba_vision.registry import MODELS
 from mamba_vision.structures import RestorationDataSample
 
+PREPROCESSOR = {"type": "mamba_vision.ImagePreprocessor"}
+
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
     """Stacks images (C, H, W) in [0, 1] of one shape and moves them to the device."""
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """`data`: `inputs`, a list of (C, H, W) or a tensor (B, C, H, W); `data_samples`, a list or None.
+        """`data`: `inputs`, a list of (C, H, W) or a tensor (B, C, H, W), or a dict of such; `data_samples`, a list or
+        None.
 
         Raises:
             ValueError: images of different shapes in one batch.
         """
         data = self.cast_data(data)
         inputs = data["inputs"]
-        if not isinstance(inputs, Tensor):
-            shapes = {tuple(image.shape) for image in inputs}
-            if len(shapes) > 1:
-                raise ValueError(f"inputs: a batch holds images of one shape, found {sorted(shapes)}; use batch_size=1")
-            inputs = torch.stack(list(inputs))
-        return {**data, "inputs": inputs.float(), "data_samples": data.get("data_samples")}
+        if isinstance(inputs, Mapping):
+            stacked = {name: _stacked(images, name) for name, images in inputs.items()}
+        else:
+            stacked = _stacked(inputs, "inputs")
+        return {**data, "inputs": stacked, "data_samples": data.get("data_samples")}
+
+
+def _stacked(images: Tensor | Sequence[Tensor], name: str) -> Tensor:
+    if isinstance(images, Tensor):
+        return images.float()
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise ValueError(f"{name}: a batch holds images of one shape, found {sorted(shapes)}; use batch_size=1")
+    return torch.stack(list(images)).float()
 
 
 @MODELS.register_module()
@@ -61,8 +72,7 @@ class ImageRestorer(BaseModel):
         mixup: float = 0.0, progressive: Sequence[tuple[int, int, int]] = (),
         data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None,
     ) -> None:  # fmt: skip
-        preprocessor = data_preprocessor or {"type": "mamba_vision.ImagePreprocessor"}
-        super().__init__(MODELS.build(preprocessor) if isinstance(preprocessor, Mapping) else preprocessor, init_cfg)
+        super().__init__(data_preprocessor or PREPROCESSOR, init_cfg)
         if not 0 <= mixup <= 1:
             raise ValueError(f"mixup: expected a probability, found {mixup!r}")
         self.network = MODELS.build(network) if isinstance(network, Mapping) else network

@@ -91,7 +91,7 @@ def test_ways_to_sharpen_agree_where_the_network_looks_near(way: dict) -> None:
 
 
 def test_preprocessor() -> None:
-    preprocessor = MODELS.build(dict(type="mamba_vision.FusionPreprocessor"))
+    preprocessor = MODELS.build(dict(type="mamba_vision.ImagePreprocessor"))
     given = dict(inputs=dict(ms=[torch.rand(4, 2, 2)] * 2, pan=torch.rand(2, 1, 8, 8)), data_samples=None)
     assert preprocessor(given)["inputs"]["ms"].shape == (2, 4, 2, 2)
     given["inputs"]["pan"] = [torch.rand(1, 8, 8), torch.rand(1, 8, 4)]
