@@ -110,7 +110,8 @@ model = dict(
 # ---- Data -----------------------------------------------------------------------------------------------------------
 $augmentation
 dataset = dict(
-    type='VolumeDataset', root=prepared, splits=splits, fold=fold, classes=classes$data_options)
+    type='VolumeDataset', root=prepared, splits=splits, fold=fold,
+    classes=classes$data_options)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=$workers,
@@ -129,7 +130,8 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 # Dice of whole volumes, by sliding window. tools/test.py adds surface distances, in the grid of the scans.
-val_evaluator = dict(type='VolumeMetric', classes=classes, scores=['dice']$metric_options)
+val_evaluator = dict(
+    type='VolumeMetric', classes=classes, scores=['dice']$metric_options)
 test_evaluator = dict(
     type='VolumeMetric', classes=classes, scores=['dice', 'hd95', 'surface_dice'],
     tolerance=$tolerance$metric_options)  # mm
@@ -296,7 +298,7 @@ def _classes(plan: Plan) -> dict[str, str]:
             f"\nignore_index = {plan.ignore_class}  # voxels that nobody annotated: neither loss nor scores see them"
         )
     loss = f"dict(type='{name}', {arguments})"
-    what += ", at every resolution that the network gives (weights 1, 1/2, 1/4 ..., the coarsest 0)"
+    what += ", at each resolution of the network's outputs: weights 1, 1/2 ..., coarsest 0"
     loss = f"dict(\n        type='DeepSupervisionLoss',\n        loss={loss})"
     return {
         "classes": _literal(list(plan.labels)), "meaning": meaning, "kind": kind, "loss": loss,

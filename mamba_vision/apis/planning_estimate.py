@@ -40,7 +40,8 @@ class Estimate:
         """In few words."""
         if self.hours is None:
             return f"does not fit into {self.device}"
-        return f"{_hours(self.hours)} on {self.device}"
+        used = "" if self.gigabytes is None else f", {self.gigabytes:.1f} GB of its memory"
+        return f"{_hours(self.hours)} on {self.device}{used}"
 
 
 def estimate_training(plan: Plan, preset: str = "default", device: str | None = None) -> Estimate:

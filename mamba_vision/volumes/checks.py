@@ -167,8 +167,8 @@ def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> lis
             Problem(
                 scan.case,
                 str(scan.images[0]),
-                f"{len(scan.images)} channels ({names})",
-                f"{channels} channels",
+                f"{len(scan.images)} channel{'s' * (len(scan.images) != 1)} ({names})",
+                f"{channels} channel{'s' * (channels != 1)}",
                 "Name the channels of a case _0000, _0001, ... in the order of dataset.json",
             )
         )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from miniature import make_plan
 from mmengine.config import Config
@@ -5,6 +7,7 @@ from mmengine.registry import DefaultScope
 
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_template import PRESETS, render_config
+from mamba_vision.apis.preparation import check_network
 from mamba_vision.registry import MODELS
 
 
@@ -79,3 +82,45 @@ def test_flat_patches_turn_in_their_plane_only(tmp_path):
 def test_bad_arguments(tmp_path, data, options, message):
     with pytest.raises(ValueError, match=message):
         render_config(make_plan(), data, tmp_path, **options)
+
+
+REGIONS = dict(
+    labels={"background": 0, "a": 1, "b": 2, "c": 3}, regions={"all": [1, 2, 3], "part": [2, 3], "c": [3]},
+    region_order=[1, 2, 3], ignore_label=4,
+)  # fmt: skip
+TWO_CHANNELS = dict(
+    channels=["MR", "CT"],
+    normalization=["zscore", "ct"],
+    use_mask=[True, False],
+    intensities=make_plan().intensities * 2,
+)
+
+
+@pytest.mark.parametrize("preset", ["default", "fast"])
+@pytest.mark.parametrize(
+    ("changes", "network"),
+    [
+        (REGIONS, dict(num_classes=3)),
+        (TWO_CHANNELS, dict(in_channels=2)),
+        (dict(configuration="2d", patch_size=(1, 24, 16)), dict(arch="tiny_2d", in_channels=1)),
+        (dict(configuration="3d_cascade_fullres"), dict(in_channels=3)),
+        ({**REGIONS, **TWO_CHANNELS, "configuration": "3d_cascade_fullres"}, dict(in_channels=5, num_classes=3)),
+    ],
+)
+def test_every_kind_of_plan_is_a_config_that_builds(tmp_path, preset, changes, network):
+    plan = replace(make_plan(), **{**changes, "network": {**make_plan().network, **network}})
+    text = render_config(plan, {"scans": "s"}, tmp_path, preset=preset)
+    (tmp_path / "config.py").write_text(text)
+    plan.save(tmp_path / "plan.json")
+    cfg = Config.fromfile(tmp_path / "config.py")
+    check_config(cfg)
+    check_network(cfg, plan)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    kinds = [step["type"] for step in cfg.train_pipeline]
+    assert ("MaskOutsided" in kinds) == any(plan.use_mask)
+    assert ("RandPerturbClassesd" in kinds) == plan.cascaded == ("previous" in cfg.train_dataloader.dataset)
+    assert model.slicewise == plan.slicewise and model.plan["patch_size"] == list(plan.patch_size)
+    assert cfg.val_evaluator.get("regions", {}) == plan.region_classes
+    assert cfg.train_dataloader.dataset.get("ignore_index") == plan.ignore_class
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 120

@@ -35,7 +35,7 @@ def test_steps_are_really_trained():
 
 def test_words():
     assert Estimate(1.0, 0.5, None, "x").describe() == "about 30 minutes on x"
-    assert Estimate(1.0, 13.2, 6.0, "x").describe() == "about 13 hours on x"
+    assert Estimate(1.0, 13.2, 6.04, "x").describe() == "about 13 hours on x, 6.0 GB of its memory"
     assert Estimate(1.0, 2400.0, None, "x").describe() == "about 100 days on x"
     assert Estimate(None, None, None, "x").describe() == "does not fit into x"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from miniature import make_work_dir
+from miniature import make_work_dir, unformatted
 from mmengine.registry import MODELS, DefaultScope
 
 from mamba_vision.apis.config_loading import load_config
@@ -42,7 +42,8 @@ def test_a_published_training_takes_one_step_on_a_miniature(path, tmp_path):
     }  # fmt: skip
     if "segmamba" in path.stem:
         small["val_evaluator.regions"] = {"WT": [1, 2]}
-    runner = train(path, work_dir=tmp_path / "out", cfg_options={**places, **data, **small})
+    with unformatted():
+        runner = train(path, work_dir=tmp_path / "out", cfg_options={**places, **data, **small})
     assert runner.iter == 1 and (tmp_path / "out" / "epoch_1.pth").is_file()
     rate = runner.optim_wrapper.get_lr()["lr"][0]
     first = 0.01 if "segmamba" in path.stem else 1e-4

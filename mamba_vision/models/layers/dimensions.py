@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -30,3 +30,14 @@ def per_axis(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[
     if len(axes) != spatial_dims or not all(isinstance(n, int) and n > 0 for n in axes):
         raise ValueError(f"{name} must be a positive integer or {spatial_dims} of them, found {value!r}")
     return axes
+
+
+def check_input(x: Tensor, spatial_dims: int, channels: int) -> None:
+    """Refuse what is not (batch, channels, *S) with `spatial_dims` axes S.
+
+    Raises:
+        ValueError: another number of axes or channels.
+    """
+    if x.dim() != spatial_dims + 2 or x.shape[1] != channels:
+        expected = f"(batch, {channels}, {', '.join('DHW'[-spatial_dims:])})"
+        raise ValueError(f"x must be {expected}, found shape {tuple(x.shape)}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mamba_vision.kernels.operators import without_autocast
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
-from mamba_vision.models.layers.dimensions import MAX_POOL, check_dims
+from mamba_vision.models.layers.dimensions import MAX_POOL, check_dims, check_input
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.registry import MODELS
@@ -140,9 +140,7 @@ class LightMUNet(Network):
         Raises:
             ValueError: wrong number of axes or channels.
         """
-        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
-            expected = f"(batch, {self.in_channels}, {', '.join('DHW'[-self.spatial_dims :])})"
-            raise ValueError(f"x must be {expected}, found shape {tuple(x.shape)}")
+        check_input(x, self.spatial_dims, self.in_channels)
         size = tuple(x.shape[2:])
         levels = self.encode(pad_to(x, padded_size(size, (self.stride,) * self.spatial_dims, least=1)))
         x = levels.pop()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
-from mamba_vision.models.layers.dimensions import CONV, check_dims, per_axis
+from mamba_vision.models.layers.dimensions import CONV, check_dims, check_input, per_axis
 from mamba_vision.models.layers.grid_mamba import GridMamba
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.models.layers.residual import init_leaky_convs_, residual_stage
@@ -176,9 +176,7 @@ class UMamba(Network):
             ValueError: wrong number of axes or channels, or a size other than `patch_size` where that is fixed.
         """
         size = tuple(x.shape[2:])
-        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
-            expected = f"(batch, {self.in_channels}, {', '.join('DHW'[-self.spatial_dims :])})"
-            raise ValueError(f"x must be {expected}, found shape {tuple(x.shape)}")
+        check_input(x, self.spatial_dims, self.in_channels)
         padded = self._padded(size)
         if self.patch_size and self.fixed_size and padded != self._padded(self.patch_size):
             raise ValueError(

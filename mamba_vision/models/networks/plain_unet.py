@@ -1,58 +1,51 @@
-"""The networks without Mamba that volumes are compared with: nnU-Net's plain U-Net and MONAI's.
-
-Both are made of MONAI's modules and behave as our own networks do: any size, logits finest first, one `in_channels` and
-`num_classes`.
-"""
+"""nnU-Net's plain U-Net (Isensee et al., Nature Methods 18, 2021): what networks with Mamba are compared with."""
 
 from collections.abc import Sequence
 from math import prod
 
 import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, get_conv_layer
-from monai.networks.nets import BasicUNet, DynUNet
+from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
-from mamba_vision.models.layers.dimensions import check_dims, per_axis
+from mamba_vision.models.layers.dimensions import check_dims, check_input, per_axis
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.registry import MODELS
 
-_BODY = dict(
-    spatial_dims=3,
-    features=(32, 64, 128, 256, 320, 320),
-    kernel_sizes=((1, 3, 3), *((3, 3, 3),) * 5),
-    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)),
-)
 # What nnU-Net plans for abdominal CT, and a tiny one for tests.
-PLAIN_ARCHS = {
-    "abdomen_ct": dict(_BODY, in_channels=1, num_classes=14),
+ARCHS = {
+    "abdomen_ct": dict(
+        spatial_dims=3,
+        features=(32, 64, 128, 256, 320, 320),
+        kernel_sizes=((1, 3, 3), *((3, 3, 3),) * 5),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)),
+        in_channels=1,
+        num_classes=14,
+        patch_size=(40, 224, 192),
+    ),
     "tiny": dict(spatial_dims=3, features=(8, 16, 24), strides=(1, 2, 2), in_channels=1, num_classes=3),
 }
-MONAI_ARCHS = {
-    "default": dict(spatial_dims=3, features=(32, 32, 64, 128, 256, 32), in_channels=1, num_classes=2),
-    "tiny": dict(spatial_dims=3, features=(8, 8, 8, 16, 16, 8), in_channels=1, num_classes=3),
-}
-_HALVINGS = 4  # of MONAI's BasicUNet
 
 
 @MODELS.register_module()
 class PlainUNet(Network):
-    """nnU-Net's default network (Isensee et al., Nature Methods 18, 2021) from MONAI's blocks.
+    """nnU-Net's default network, from MONAI's blocks.
 
     Two convolutions, instance norm and LeakyReLU a stage; transposed convolutions up; skips concatenated; logits of
     every decoder stage. MONAI's DynUNet is nearly that, but its decoder takes the kernels of the stage below. Biases in
     front of norms, which nnU-Net has and the norms take away, are left out.
 
     Args:
-        arch: a variant of PLAIN_ARCHS, or a dict of the settings below; settings given beside it go before it.
+        arch: a variant of ARCHS, or a dict of the settings below; settings given beside it go before it.
         spatial_dims: 2 or 3.
         in_channels, num_classes: channels in, logits out.
         features: width of every stage, finest first.
         kernel_sizes: one kernel a stage, an integer or one integer an axis; default 3.
         strides: one stride a stage; the first is 1.
         n_blocks: convolutions a stage; 2, as the planner's other networks call it.
-        patch_size: of training; any size is taken.
+        patch_size: of training; any other is taken too.
         deep_supervision: whether `forward` returns the logits of every decoder stage; may be switched at any time.
         init_cfg: MMEngine's.
 
@@ -77,9 +70,9 @@ class PlainUNet(Network):
         super().__init__(init_cfg)
         given = dict(
             spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, features=features,
-            kernel_sizes=kernel_sizes, strides=strides,
+            kernel_sizes=kernel_sizes, strides=strides, patch_size=patch_size,
         )  # fmt: skip
-        s = arch_settings("PlainUNet", PLAIN_ARCHS, arch, given, dict(spatial_dims=3, kernel_sizes=None))
+        s = arch_settings("PlainUNet", ARCHS, arch, given, dict(spatial_dims=3, kernel_sizes=None, patch_size=None))
         dims, widths = check_dims(s["spatial_dims"]), tuple(s["features"])
         kernels = [per_axis("kernel_sizes", k, dims) for k in s["kernel_sizes"] or (3,) * len(widths)]
         strides = [per_axis("strides", n, dims) for n in s["strides"]]
@@ -121,7 +114,7 @@ class PlainUNet(Network):
         Raises:
             ValueError: wrong number of axes or channels.
         """
-        _check_input(self, x)
+        check_input(x, self.spatial_dims, self.in_channels)
         size, skips = tuple(x.shape[2:]), []
         x = pad_to(x, padded_size(size, self.cumulative_strides[-1]))
         for stage in self.encoder:
@@ -135,58 +128,3 @@ class PlainUNet(Network):
         sizes = [[-(-n // m) for n, m in zip(size, stride)] for stride in self.cumulative_strides]
         logits = [crop_to(y, at) for y, at in zip(logits[::-1], sizes)]
         return logits if self.deep_supervision else logits[0]
-
-
-@MODELS.register_module()
-class MonaiUNet(Network):
-    """MONAI's BasicUNet: five stages of two convolutions, halved by max pooling, in 2-D and 3-D.
-
-    Args:
-        arch: a variant of MONAI_ARCHS, or a dict of the settings below; settings given beside it go before it.
-        spatial_dims: 2 or 3.
-        in_channels, num_classes: channels in, logits out.
-        features: widths of the five stages, and of the last up-sampling.
-        init_cfg: MMEngine's.
-
-    Attributes:
-        deep_supervision: False; the network has one output.
-    """
-
-    deep_supervision = False
-
-    def __init__(
-        self,
-        arch: str | dict | None = None,
-        spatial_dims: int | None = None,
-        in_channels: int | None = None,
-        num_classes: int | None = None,
-        features: Sequence[int] | None = None,
-        init_cfg: dict | list[dict] | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        given = dict(spatial_dims=spatial_dims, in_channels=in_channels, num_classes=num_classes, features=features)
-        defaults = {name: MONAI_ARCHS["default"][name] for name in ("spatial_dims", "features")}
-        s = arch_settings("MonaiUNet", MONAI_ARCHS, arch, given, defaults)
-        if len(s["features"]) != 6:
-            raise ValueError(f"features must have 6 entries, found {s['features']}")
-        self.spatial_dims = check_dims(s["spatial_dims"])
-        self.in_channels, self.num_classes = s["in_channels"], s["num_classes"]
-        self.net = BasicUNet(self.spatial_dims, self.in_channels, self.num_classes, tuple(s["features"]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes, *S) of images or volumes (B, in_channels, *S) of any size.
-
-        Raises:
-            ValueError: wrong number of axes or channels.
-        """
-        _check_input(self, x)
-        size = tuple(x.shape[2:])
-        padded = padded_size(size, (2**_HALVINGS,) * self.spatial_dims)
-        return crop_to(self.net(pad_to(x, padded)), size)
-
-
-def _check_input(network: Network, x: Tensor) -> None:
-    dims, channels = network.spatial_dims, network.in_channels
-    if x.dim() != dims + 2 or x.shape[1] != channels:
-        expected = f"(batch, {channels}, {', '.join('DHW'[-dims:])})"
-        raise ValueError(f"x must be {expected}, found shape {tuple(x.shape)}")
