@@ -21,3 +21,25 @@ train_pipeline = [
     dict(type="RandFlipd", keys=["image", "label"], prob=0.5, spatial_axis=1),
     dict(type="RandFlipd", keys=["image", "label"], prob=0.5, spatial_axis=2),
 ]  # fmt: skip
+
+# Where the cases are, their folds and classes, is said by the data set's own file.
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=12,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    batch_sampler=dict(type="PatchBatchSampler", iterations=250, foreground=0.33),
+    dataset=dict(
+        type="VolumeDataset", split="train", patch_size=enlarged, final_size=patch_size, pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="VolumeDataset", split="val"),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="VolumeMetric", scores=["dice"])
+test_evaluator = dict(type="VolumeMetric", scores=["dice", "hd95", "surface_dice"])
