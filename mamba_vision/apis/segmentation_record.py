@@ -97,8 +97,8 @@ class RunRecord:
             write_text(self.out / "statistics.csv", _table(self._statistics))
         self._run["seconds"] = round(time.perf_counter() - self._start, 1)
         self._run["peak_memory_bytes"] = self._peak
-        if torch.cuda.is_available():
-            self._run["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+        if found := entry.get("peak_gpu_memory_bytes"):
+            self._run["peak_gpu_memory_bytes"] = max(found, self._run.get("peak_gpu_memory_bytes", 0))
         write_json(self.out / "run.json", self._run)
 
 
@@ -111,9 +111,12 @@ def done_entry(
     seconds: float,
 ) -> dict[str, Any]:
     """What run.json says of a case that is done."""
+    peaks = {"peak_memory_bytes": peak_memory()}  # of the process so far
+    if result.info["device"].startswith("cuda"):
+        peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(result.info["device"])
     return {
         "status": "done", "images": _describe(scan), "files": files, "outputs": options.outputs(), **made_by,
-        **result.info, "seconds_total": round(seconds, 3), "peak_memory_bytes": peak_memory(),
+        **result.info, "seconds_total": round(seconds, 3), **peaks,
     }  # fmt: skip
 
 

@@ -66,8 +66,7 @@ def segment_on_devices(
     tasks, news = context.Queue(), context.Queue()
     for task in [*left, *[None] * len(devices)]:
         tasks.put(task)
-    on_cpu = sum(torch.device(device).type == "cpu" for device in devices)
-    threads = max(1, (os.cpu_count() or 1) // max(on_cpu, 1))
+    threads = max(1, (os.cpu_count() or 1) // len(devices))
     workers = []
     for index, device in enumerate(devices):
         arguments = (index, source, device, tasks, news, record.out, replace(options, max_memory=limit),

@@ -6,7 +6,7 @@ inferencer("scans/", out_dir="predictions")
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 
 from mamba_vision.apis.scan_collection import collect_scans
+from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_inputs import Scan
-from mamba_vision.apis.volume_model import init_volume_model
 from mamba_vision.apis.volume_result import VolumeResult
 
 
@@ -25,26 +25,30 @@ class VolumeInferencer(BaseInferencer):
     """Segments scans: paths (files, DICOM folders, folders of these), nibabel images, MetaTensors, (array, affine).
 
     Args:
-        model: work folder or configuration.
+        model: work folder or configuration; a list of them is an ensemble.
         weights: checkpoint; of a work folder by default the best, else the last.
         device: 'cpu', 'cuda' ...; a GPU by default if there is one.
         show_progress: a progress bar over the scans.
+        folds: average these folds of each; see `init_volume_ensemble`.
     """
 
     forward_kwargs = {  # noqa: RUF012 (as MMEngine's metaclass reads it)
-        "series", "tta", "overlap", "max_memory", "amp", "labels", "probabilities", "scratch",
+        "series", "tta", "overlap", "max_memory", "amp", "labels", "probabilities", "scratch", "buffer",
+        "postprocessing", "keep_largest",
     }  # fmt: skip
     visualize_kwargs = {"out_dir", "preview"}  # noqa: RUF012
 
     def __init__(
         self,
-        model: str | Path | Config,
+        model: str | Path | Config | Sequence[str | Path | Config],
         weights: str | Path | None = None,
         device: str | torch.device | None = None,
         show_progress: bool = True,
+        folds: Sequence[str | int] = (),
     ) -> None:
         # The base class would load the weights with MMEngine's loader, which may run what is in a file.
-        self.model = init_volume_model(model, weights, device)
+        self.ensemble = init_volume_ensemble(model, folds, weights, device)
+        self.model = self.ensemble.first
         self.cfg = self.model.cfg
         self.scope = "mamba_vision"
         self.show_progress = show_progress
@@ -82,7 +86,7 @@ class VolumeInferencer(BaseInferencer):
     def forward(self, inputs: tuple[Scan, int | None], **kwargs: Any) -> list[VolumeResult]:
         """Segment one scan."""
         scan, batch_size = inputs
-        return [inference_volume(self.model, scan, batch_size=batch_size, **kwargs)]
+        return [inference_volume(self.ensemble, scan, batch_size=batch_size, **kwargs)]
 
     def visualize(
         self, inputs: list, preds: list[VolumeResult], out_dir: str | Path | None = None, preview: bool = True

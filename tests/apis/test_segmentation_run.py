@@ -8,6 +8,7 @@ import threading
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from segmentation_case import expected_mask, make_scan, make_work_dir
 
 from mamba_vision.apis import init_volume_ensemble, segmentation_run, segmentation_workers
@@ -166,3 +167,16 @@ def test_an_interrupt_leaves_whole_files_and_the_rest_is_done_later(work, scans,
 def test_unknown_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SegmentOptions(**options)
+
+
+@pytest.mark.gpu
+def test_a_process_on_each_gpu(work, scans, tmp_path):
+    count = torch.cuda.device_count()
+    devices = [f"cuda:{number}" for number in range(count)] if count > 1 else ["cuda:0", "cuda:0"]
+    assert segment_on_devices(EnsembleSource((work,)), devices, collect_scans([scans]), tmp_path, FAST, Log()) == {}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert {entry["device"] for entry in record["cases"].values()} <= set(devices)
+    assert record["peak_gpu_memory_bytes"] > 0
+    for name in "abcd":
+        mask = np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj)
+        np.testing.assert_array_equal(mask, expected_mask(make_scan()))

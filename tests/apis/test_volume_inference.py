@@ -273,6 +273,12 @@ def test_inferencer(tmp_path):
     ]  # fmt: skip
     inferencer([image, (image.get_fdata(), image.affine)], out_dir=tmp_path / "arrays", preview=False, tta="none")
     assert sorted(path.name for path in (tmp_path / "arrays").iterdir()) == ["scan.nii.gz", "scan_2.nii.gz"]
+    cleaned = inferencer(image, tta="none", keep_largest=[], buffer="file")["predictions"][0]
+    assert cleaned.info["postprocessing"] and "temporary file" in cleaned.info["logits"]
+    cleaned.save(tmp_path / "mask.nrrd")
+    np.testing.assert_array_equal(read_volume(tmp_path / "mask.nrrd").array[0], expected_mask(image))
+    pair = VolumeInferencer([work, work], device="cpu", show_progress=False)
+    assert pair(image, tta="none")["predictions"][0].info["models"] == [1, 1]
     with pytest.raises(ValueError, match="overlapp: unknown"):
         inferencer(image, overlapp=0.2)
 
