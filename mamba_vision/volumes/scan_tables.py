@@ -125,9 +125,8 @@ def _scan(table: Path, record: Mapping[str, Any], place: str, stacked: bool = Fa
     fold = "" if fold == "train" else fold.removesuffix(".0")  # spreadsheets turn whole numbers with gaps into decimals
     if fold not in ("", TEST) and not fold.isdigit():
         raise VolumeError(table, f"{place}: fold = {record['fold']!r}", "a number, train or test")
-    paths = tuple((table.parent / one).resolve() if not Path(one).is_absolute() else Path(one) for one in images)
+    folder = table.parent.resolve()
+    paths = tuple(folder / one for one in images)  # links are not followed: their names are the cases' names
     label = record.get("label") or None
     case = str(record.get("case") or stem(paths[0]).removesuffix("_0000"))
-    return ScanFiles(
-        case, paths, (table.parent / str(label)).resolve() if label else None, None, stacked and len(paths) == 1, fold
-    )
+    return ScanFiles(case, paths, folder / str(label) if label else None, None, stacked and len(paths) == 1, fold)

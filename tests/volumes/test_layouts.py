@@ -64,6 +64,14 @@ def test_lists_that_make_no_sense(tmp_path, lines, match):
         find_scans(table(tmp_path / "scans.csv", *lines))
 
 
+def test_links_keep_their_names(tmp_path):
+    for name in "ab":
+        save(tmp_path / "store" / name / "imaging.nii.gz", voxels(seed=ord(name)))
+        (tmp_path / f"{name}.nii.gz").symlink_to(tmp_path / "store" / name / "imaging.nii.gz")
+    path = table(tmp_path / "scans.csv", "image", "a.nii.gz", str(tmp_path / "b.nii.gz"))
+    assert [scan.case for scan in find_scans(path)] == ["a", "b"]
+
+
 def test_json_lists(tmp_path):
     scan, truth = save(tmp_path / "a_0000.nii.gz", voxels()), save(tmp_path / "t" / "a.nii.gz", labels())
     record = {"image": "a_0000.nii.gz", "label": "t/a.nii.gz", "fold": 3}
