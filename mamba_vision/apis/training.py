@@ -29,6 +29,7 @@ from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
 from mamba_vision.kernels import backend_for
+from mamba_vision.utils.format_once import install_format_cache
 
 _RUNS = itertools.count()
 
@@ -275,6 +276,7 @@ def join_processes(cfg: Config, launcher: str) -> None:
 def build_runner(cfg: Config) -> Runner:
     """MMEngine's Runner, which says what it has to say about machine and configuration to the log file only."""
     install_safe_loading()
+    install_format_cache()
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     _copy_plan(cfg, work_dir)

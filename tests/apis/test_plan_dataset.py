@@ -125,5 +125,30 @@ def test_the_most_unusual_case_comes_first(data, tmp_path):
     planned = plan_dataset(data, tmp_path / "work", pictures=1)
     scores = outlier_scores(planned.fingerprint)
     assert scores.argmax() == 2 and scores[0] < 1
-    assert [path.name for path in sorted((tmp_path / "work" / "qc").iterdir())] == ["c.png", "dataset.png", "index.html"]
+    assert [path.name for path in sorted((tmp_path / "work" / "qc").iterdir())] == [
+        "c.png",
+        "dataset.png",
+        "index.html",
+    ]
     assert list(LABELS) == list(planned.plan.labels)
+
+
+def test_folds_as_given_or_by_patient(data, tmp_path):
+    mine = [{"train": ["a", "b"], "val": ["c"]}]
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    planned = plan_dataset(data, tmp_path / "work", dry_run=True, splits=tmp_path / "mine.json")
+    assert planned.splits == mine and "1 case in no fold" in planned.notes[0]
+    mine[0]["val"].append("z")
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    with pytest.raises(VolumeError, match="cases that are not in the data set: z"):
+        plan_dataset(data, tmp_path / "work", dry_run=True, splits=tmp_path / "mine.json")
+    for folder in ("imagesTr", "labelsTr"):
+        for file in list((data / folder).iterdir()):
+            case, rest = file.name[0], file.name[1:]
+            file.rename(file.with_name(f"sub-{'12'[case in 'bd']}_ses-{case}{rest}"))
+    torn = plan_dataset(data, tmp_path / "work", dry_run=True, folds=2)
+    assert any("is trained on and validated in fold" in one.found for one in torn.problems)
+    together = plan_dataset(data, tmp_path / "work", dry_run=True, folds=2, by_patient=True)
+    assert together.problems == [] and {tuple(fold["val"]) for fold in together.splits} == {
+        ("sub-1_ses-a", "sub-1_ses-c"), ("sub-2_ses-b", "sub-2_ses-d"),
+    }  # fmt: skip
