@@ -3,6 +3,7 @@
 
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -139,26 +140,33 @@ def merge(y: torch.Tensor, visits: Visits, out: torch.Tensor, z=None, grad=None)
     tokens = out.shape[-2]
     if out.numel() == 0:
         return
-    once = visits.once is True
-    BC = min((128, 64, 32, 256, 16), key=lambda size: (cdiv(channels, size) * size, -size))
-    BT = max(8, 2048 // BC)
     z_or, g_or = (out if t is None else t for t in (z, grad))
     z3, g3 = (t[:, 0] if t.dim() == 4 else t for t in (z_or, g_or))
-    o_strides = [out.stride(0), 0 if summed else out.stride(1), out.stride(-2)]
-    rows = [*y.stride()[:3], *o_strides, *z3.stride()[:2], *g3.stride()[:2]]
-    unit = out.stride(-1) == z3.stride(-1) == g3.stride(-1) == 1
-    V = 8
-    while V > 1 and not (unit and not any(s % V for s in (*rows, channels))):
-        V //= 2
-    nc, nt = cdiv(channels, BC), cdiv(tokens, BT)
-    shared = visits.order.shape[0] == 1
-    launch(
-        merge_kernel, nc * nt * batch * (1 if summed else K),
-        y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels // V, nc, nt,
-        batch * (1 if summed else K),
-        0 if shared else visits.starts.stride(0), visits.starts.stride(1),
-        0 if shared else visits.steps.stride(0), visits.steps.stride(1),
-        *(s // V for s in rows), out.stride(-1), z3.stride(-1), g3.stride(-1),
-        K=K, SUM=summed, ONCE=once, V=V, UNIT=unit, HAS_Z=z is not None, GRAD_Z=grad is not None, BT=BT, BC=BC,
-        num_warps=4,
+    V, BC, BT, numbers = _plan(
+        (y.shape, y.stride()), (out.shape, out.stride()), z3.stride(), g3.stride(), visits.order.shape[0] == 1,
+        visits.starts.stride(), visits.steps.stride(),
     )  # fmt: skip
+    unit = out.stride(-1) == z3.stride(-1) == g3.stride(-1) == 1
+    n_rows = batch * (1 if summed else K)
+    launch(
+        merge_kernel, cdiv(channels, BC) * cdiv(tokens, BT) * n_rows,
+        y, out, z_or, g_or, visits.starts, visits.steps, tokens, length, channels // V, cdiv(channels, BC),
+        cdiv(tokens, BT), n_rows, *numbers, out.stride(-1), z3.stride(-1), g3.stride(-1),
+        K=K, SUM=summed, ONCE=visits.once is True, V=V, UNIT=unit, HAS_Z=z is not None, GRAD_Z=grad is not None, BT=BT,
+        BC=BC, num_warps=4,
+    )  # fmt: skip
+
+
+@lru_cache(1024)
+def _plan(y, out, z, g, shared: bool, starts, steps) -> tuple[int, int, int, tuple[int, ...]]:
+    """Channels a thread, block shape, and strides, from the shapes and strides of all."""
+    (_, _, _, channels), y_strides = y
+    out_shape, out_strides = out
+    summed = len(out_shape) == 3
+    BC = min((128, 64, 32, 256, 16), key=lambda size: (cdiv(channels, size) * size, -size))
+    rows = [*y_strides[:3], out_strides[0], 0 if summed else out_strides[1], out_strides[-2], *z[:2], *g[:2]]
+    V = 8
+    while V > 1 and not (out_strides[-1] == z[-1] == g[-1] == 1 and not any(n % V for n in (*rows, channels))):
+        V //= 2
+    order = (0 if shared else starts[0], starts[1], 0 if shared else steps[0], steps[1])
+    return V, BC, max(8, 2048 // BC), (*order, *(n // V for n in rows))

@@ -206,7 +206,8 @@ def backward_states(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr,
-    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr, NEAR: tl.constexpr, OVERLAP: tl.constexpr,
+    UNROLL: tl.constexpr, FAST: tl.constexpr, RELOAD: tl.constexpr, NEAR: tl.constexpr,
+    EXACT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Many states: tiles [8, BC] from the last to the first, one state at a time, its states rebuilt from `saved`.
 
@@ -371,7 +372,7 @@ def backward_states(
                     tl.store(part + (NP + n) * padded + ot, tl.sum(yb * h_t, 1))
             else:
                 store_channel_sums(
-                    part + n * padded, su * g, part + (NP + n) * padded, yb * h_t, select, ot, BC, FAST, PRECISE
+                    part + n * padded, su * g, part + (NP + n) * padded, yb * h_t, select, ot, BC, FAST, EXACT
                 )
         if RELOAD:  # what the loop over states does not need is read again rather than kept in registers across it
             u_t = fetch(u_at, m_u, ALL_U).to(tl.float32)

@@ -4,6 +4,8 @@ b batch, k group of channels (selective_scan) or scan order (ordered_scan), row 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -81,7 +83,6 @@ def scan_forward(
     y_tokens: rows of y are tokens (the order visits none twice), else steps. saved: where to put the states.
     """
     announce_compilation()
-    op_tensors = [op.u, op.delta, y] + ([] if op.z is None else [op.z])
     if saved is None:
         saved = op.empty(*saved_shape(op.batch, op.K, op.length, op.channels, op.N)) if keep else op.empty(0)
     flags = op.flags() | dict(
@@ -94,7 +95,7 @@ def scan_forward(
     if op.N == 1:
         choice = tuning.one_state(bk, op.channels, op.length, "forward", keep)
         W = min(choice.W, op.padded // choice.T)
-        V, unit = _vector(choice.V, op_tensors)
+        V, unit, strides, steps = _geometry(choice.V, u, op.delta, z, y)
         rows_of_B, rows_of_C, padded = _as_columns(op)
         BC = choice.BC if V == choice.V else 32
         nc = cdiv(op.channels, BC)
@@ -102,8 +103,8 @@ def scan_forward(
             one_state.scan_one_state, nc * bk,
             u, op.delta, rows_of_B, rows_of_C, op.A, op.B, op.C, D, bias, z, y, initial, last_p, saved, order,
             op.length, op.channels // V, 1, nc, op.tiles, op.order_stride(), op.A.stride(0),
-            op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2], *_strides(V, u,
-            op.delta, z, y), *_row_steps(u, op.delta, z, y),
+            op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2], *strides,
+            *steps,
             BC=BC, T=choice.T, W=W, V=V, EVERY=TILE, FULL=op.length % (choice.T * W) == 0,
             PADDED=padded, LQ=_quantum(op, rows_of_B, rows_of_C), WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep,
             LAST=last is not None, NEAR=choice.near, **flags, num_warps=max(1, W * BC // (32 * V)), num_stages=1,
@@ -111,7 +112,7 @@ def scan_forward(
         )  # fmt: skip
         return saved
     choice = tuning.forward_states(bk, op.channels, op.length, op.N)
-    V, unit = _vector(choice.V, op_tensors)
+    V, unit, strides, steps = _geometry(choice.V, u, op.delta, z, y)
     BC = choice.BC if V == choice.V else 32
     At, rows = _pack(op, rows=True)
     chunk = choice.chunk or cdiv(op.length, 16) * 16
@@ -123,8 +124,7 @@ def scan_forward(
             fw.scan_states, nc * n_chunks * bk,
             u, op.delta, rows, At, op.B, op.C, D, bias, z, y, initial, last_p, entering, ends, decays, saved, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, op.order_stride(),
-            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *_strides(V, u, op.delta, z, y),
-            *_row_steps(u, op.delta, z, y),
+            op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1), *strides, *steps,
             N=op.N, NP=op.NP, BC=BC, T=choice.T, V=V, CHUNK=chunk, EVERY=TILE, PHASE=phase,
             FULL=op.length % choice.T == 0,
             WHOLE=op.channels % BC == 0, UNIT=unit, KEEP=keep and phase != 1, LAST=last is not None, NEAR=choice.near,
@@ -155,19 +155,21 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
         del y
     u, z = op.u, op.u if op.z is None else op.z
     dz_or = op.u if dz is None else dz
-    tensors = [u, op.delta, grad, du, ddelta] + ([] if op.z is None else [z, dz])
+    tensors = (u, op.delta, z, grad, du, ddelta, dz_or)
     bk = op.batch * op.K
     order = u if op.order is None else op.order
     D, bias = (u if t is None else t for t in (op.D, op.bias))
     dA = torch.empty_like(op.A)
     dD, dbias, dinitial = (None if t is None else torch.empty_like(t) for t in (op.D, op.bias, op.initial))
     flags = op.flags()
-    grads = flags | dict(HAS_D=op.D is not None, CONST_B=op.const_B, DD_TOKENS=d_tokens)
+    # bfloat16 rounds more off the sums over channels than the tensor core does; float16 does not
+    exact = op.precise or torch.float16 in (op.u.dtype, op.B.dtype, op.C.dtype)
+    grads = flags | dict(HAS_D=op.D is not None, CONST_B=op.const_B, DD_TOKENS=d_tokens, EXACT=exact)
     R = op.N + 2 + op.N * (op.const_B + op.const_C)
     if op.N == 1:
         choice = tuning.one_state(bk, op.channels, op.length, "backward")
         W = min(choice.W, op.padded // TILE)
-        V, unit = _vector(choice.V, tensors)
+        V, unit, strides, steps = _geometry(choice.V, *tensors)
         BC = choice.BC if V == choice.V else 32
         nc, n_chunks = cdiv(op.channels, BC), 1
         rows_of_B, rows_of_C, padded = _as_columns(op)
@@ -180,8 +182,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             du, ddelta, dz_or, sums, partial, u if dinitial is None else dinitial, order,
             op.length, op.padded, op.channels // V, 1, nc, op.tiles, bk, op.order_stride(), op.A.stride(0),
             op.B.stride(0), op.C.stride(0), *rows_of_B.stride()[:2], *rows_of_C.stride()[:2],
-            *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
-            *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
+            *strides, *steps,
             BC=BC, W=W, V=V, FULL=op.length % (TILE * W) == 0, PADDED=padded, LQ=_quantum(op, rows_of_B, rows_of_C),
             WHOLE=op.channels % BC == 0, UNIT=unit, HAS_LAST=grad_last is not None,
             INITIAL=dinitial is not None, FAST=unit and BC == 32 * V, AHEAD=choice.ahead, NEAR=choice.near, **grads,
@@ -189,7 +190,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
         )  # fmt: skip
     else:
         choice = tuning.backward_states(bk, op.channels, op.length, op.N)
-        V, unit = _vector(choice.V, tensors)
+        V, unit, strides, steps = _geometry(choice.V, *tensors)
         BC = choice.BC if V == choice.V else 32
         nc = cdiv(op.channels, BC)
         chunk = choice.chunk or cdiv(op.length, 16) * 16
@@ -211,8 +212,7 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
             du, ddelta, dz_or, sums, partial, order,
             op.length, op.padded, op.channels // V, 1, nc, n_chunks, op.tiles, bk, op.order_stride(),
             op.B.stride(0), op.B.stride(1), op.C.stride(0), op.C.stride(1),
-            *_strides(V, u, op.delta, z, grad, du, ddelta, dz_or),
-            *_row_steps(u, op.delta, z, grad, du, ddelta, dz_or),
+            *strides, *steps,
             N=op.N, NP=op.NP, BC=BC, V=V, CHUNK=chunk, FULL=op.length % TILE == 0, WHOLE=op.channels % BC == 0,
             UNIT=unit,
             UNROLL=min(choice.unroll, op.N), FAST=unit and BC == 32 * V, RELOAD=choice.reload, NEAR=choice.near,
@@ -227,11 +227,10 @@ def scan_backward(op: Operands, grad, grad_last, saved, du, ddelta, dz, dB, dC, 
 
 
 def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_chunks: int, flags: dict):
-    tensors = [op.delta, grad] + ([] if op.z is None else [op.z])
-    V, unit = _vector(choice.local_v, tensors)
+    z = op.delta if op.z is None else op.z
+    V, unit, strides, steps = _geometry(choice.local_v, op.delta, z, grad)
     BC = choice.local_bc if choice.local_v == V else 32
     bk, nc = op.batch * op.K, cdiv(op.channels, BC)
-    z = op.u if op.z is None else op.z
     _, rows = _pack(op, rows=True, only_C=True)
     ends = op.empty(bk, n_chunks, op.NP, op.channels)
     decays = op.empty(bk, n_chunks, op.channels)
@@ -241,7 +240,7 @@ def _adjoint_entering(op: Operands, choice, At, grad, grad_last, chunk: int, n_c
         op.delta, rows, At, op.C, op.u if op.bias is None else op.bias, z, grad, ends, decays,
         op.u if op.order is None else op.order, op.length, op.padded, op.channels // V, 1, nc, n_chunks,
         op.order_stride(),
-        op.C.stride(0), op.C.stride(1), *_strides(V, op.delta, z, grad), *_row_steps(op.delta, z, grad),
+        op.C.stride(0), op.C.stride(1), *strides, *steps,
         N=op.N, NP=op.NP, BC=BC, T=choice.local_t, V=V, CHUNK=chunk, FULL=op.length % choice.local_t == 0,
         WHOLE=op.channels % BC == 0, UNIT=unit, NEAR=choice.local_near, **flags,
         num_warps=max(1, op.NP // 64), num_stages=1, **capped(choice.local_registers),
@@ -320,34 +319,31 @@ def _finish(op: Operands, partial, sums, dB, dC, dA, dD, dbias, nc: int, n_chunk
     )  # fmt: skip
 
 
-def _vector(V: int, tensors: list[torch.Tensor]) -> tuple[int, bool]:
-    """Channels a thread that all tensors allow (alignment, strides), and whether channels are adjacent in all."""
-    unit = all(t.stride(3) == 1 or t.shape[3] == 1 for t in tensors)
+class Geometry(NamedTuple):
+    """How the kernels address large tensors (b, k, row, c)."""
+
+    V: int  # channels a thread that all tensors allow (alignment, strides)
+    unit: bool  # channels are adjacent in all
+    strides: tuple[int, ...]  # of b and k, divided by V, and of c; for every tensor
+    steps: tuple[int, ...]  # of rows, which the kernels are compiled for
+
+
+def _geometry(V: int, *tensors: torch.Tensor) -> Geometry:
+    return _geometry_of(V, tuple([(t.shape, t.stride(), t.data_ptr() % 16 == 0) for t in tensors]))
+
+
+@lru_cache(4096)
+def _geometry_of(V: int, tensors: tuple[tuple, ...]) -> Geometry:
+    """From (shape, strides, aligned) of the tensors; strides of axes of one element never count."""
+    rows = [tuple(0 if shape[i] == 1 else stride[i] for i in range(3)) for shape, stride, _ in tensors]
+    unit = all(stride[3] == 1 or shape[3] == 1 for shape, stride, _ in tensors)
 
     def allowed(V: int) -> bool:
         return unit and all(
-            t.data_ptr() % 16 == 0 and not any(s % V for s in (*_row_strides(t), t.shape[3])) for t in tensors
+            aligned and not any(n % V for n in (*row, shape[3])) for row, (shape, _, aligned) in zip(rows, tensors)
         )
 
     while V > 1 and not allowed(V):
         V //= 2
-    return V, unit
-
-
-def _row_strides(t: torch.Tensor) -> list[int]:
-    """Strides of b, k and row; those of axes of one element never count."""
-    return [0 if t.shape[i] == 1 else t.stride(i) for i in range(3)]
-
-
-def _strides(V: int, *tensors: torch.Tensor) -> list[int]:
-    """Strides of b and k divided by V, and of c; for every tensor."""
-    found = []
-    for t in tensors:
-        b, k, _ = _row_strides(t)
-        found += [b // V, k // V, t.stride(3)]
-    return found
-
-
-def _row_steps(*tensors: torch.Tensor) -> list[int]:
-    """Strides of rows, which the kernels are compiled for."""
-    return [_row_strides(t)[2] for t in tensors]
+    strides = [n for row, (_, stride, _) in zip(rows, tensors) for n in (row[0] // V, row[1] // V, stride[3])]
+    return Geometry(V, unit, tuple(strides), tuple(row[2] for row in rows))

@@ -257,7 +257,7 @@ def backward_one_state(
     HAS_Z: tl.constexpr, HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LAST: tl.constexpr, INITIAL: tl.constexpr,
     SOFTPLUS: tl.constexpr, PRECISE: tl.constexpr, CONST_B: tl.constexpr, CONST_C: tl.constexpr, ORDER: tl.constexpr,
     U_TOKENS: tl.constexpr, D_TOKENS: tl.constexpr, DD_TOKENS: tl.constexpr, FAST: tl.constexpr, AHEAD: tl.constexpr,
-    NEAR: tl.constexpr, OVERLAP: tl.constexpr,
+    NEAR: tl.constexpr, EXACT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Tiles from the last to the first; warp 0 has a tile's last run, so that the adjoint moves from warp to warp."""
     after_previous(OVERLAP)
@@ -443,7 +443,7 @@ def backward_one_state(
                 if BC == 64:  # two channels a thread: added in the thread, the rest over the lanes
                     x_t = tl.sum(tl.reshape(x_t, [T, W * 32, 2]), 2)
                     y_t = tl.sum(tl.reshape(y_t, [T, W * 32, 2]), 2)
-                total = pick(lane_sums(x_t, y_t, select, PRECISE), 0, ot_c)
+                total = pick(lane_sums(x_t, y_t, select, EXACT), 0, ot_c)
                 v = summed_row(lane)
                 tl.store(tl.where(v < 8, dB_p, dC_p) + now + lane_run * T + v % 8, total, mask=(lane // 4) % 2 == 0)
             else:

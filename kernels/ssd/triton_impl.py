@@ -1,5 +1,7 @@
 """ssd on a GPU, in Triton: forward and backward of the scan itself, over step sizes that are final."""
 
+from functools import cache
+
 import torch
 
 from mamba_vision.kernels.ssd import triton_kernels as kernels
@@ -11,8 +13,19 @@ WIDEST = 128  # channels a head, and states: what one program holds
 
 
 def serves(x: torch.Tensor, B: torch.Tensor) -> bool:
-    """Whether the kernels take these: not float64, not wider than a program holds, and not empty."""
-    return x.dtype != torch.float64 and max(x.shape[3], B.shape[3]) <= WIDEST and x.numel() > 0 and B.numel() > 0
+    """Whether the kernels take these: not float64, not wider than a program (or this GPU) holds, and not empty."""
+    if x.dtype == torch.float64 or max(x.shape[3], B.shape[3]) > WIDEST or not (x.numel() and B.numel()):
+        return False
+    return 16 * max(16, power_of_two(x.shape[3])) * max(16, power_of_two(B.shape[3])) <= _shared_memory(x.device)
+
+
+@cache
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that a program may have; its products take up to 16 for each element of a state."""
+    if device.type != "cuda":
+        return 2**20
+    properties = torch.cuda.get_device_properties(device)
+    return getattr(properties, "shared_memory_per_block_optin", 2**16)
 
 
 def forward(x, step, A, B, C, state, segment, chunk_size: int):
