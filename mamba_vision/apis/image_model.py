@@ -56,7 +56,7 @@ def init_image_model(
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     network.cfg = network._config = cfg
-    network.dataset_meta = network._dataset_meta = _dataset_meta(content, cfg, network)
+    network.dataset_meta = network._dataset_meta = dataset_meta(content, cfg, network)
     return network.to(device).eval()
 
 
@@ -137,7 +137,7 @@ def named_settings(backbone: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-def _dataset_meta(content: dict, cfg: Config, model: nn.Module) -> dict[str, Any]:
+def dataset_meta(content: dict, cfg: Config, model: nn.Module) -> dict[str, Any]:
     """Classes and palette from the checkpoint, else from the configuration's data set."""
     head = getattr(model, "head", None) or getattr(model, "decode_head", None)
     count = getattr(head, "num_classes", None)

@@ -4,7 +4,7 @@ A file holds every scan as one node `mamba_vision::SelectiveScan`, and behind th
 runtime that has our operator library runs the node; any other replaces it by the function, whose body is ONNX's own
 `Scan`, one time step a turn.
 
-Layouts: u, delta, z, y (b, D, L); A (D, N); B, C (b, G, N, L), channel d in group d // R, R = D / G; D, delta_bias (D,).
+Layouts: u, delta, z, y (b, D, L); A (D, N); B, C (b, G, N, L), channel d in group d // (D / G); D, delta_bias (D,).
 Inside, time comes first, as tokens lie in memory: transpositions before the node and in the function cancel. The state
 is (b, G, N, R): the long axis contiguous.
 """

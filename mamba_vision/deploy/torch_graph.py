@@ -1,12 +1,14 @@
 """From a PyTorch module to an ONNX graph whose scans are single nodes, with a function behind them (scan_function)."""
 
 import logging
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
 import onnx
+import sympy
 import torch
 from onnx import helper
 from onnxscript import opset20 as op
@@ -39,23 +41,20 @@ def trace(
     Raises:
         ExportError: the module fixes a size that was to be free, or cannot be traced.
     """
-    shapes = tuple({axis: Dim.DYNAMIC for axis in axes} for axes in dynamic)
+    shapes = tuple(dict.fromkeys(axes, Dim.AUTO) for axes in dynamic)
     once = each_token_once() if each_once else _nothing()
     try:
         with torch.no_grad(), once, _quietly():
             program = torch.export.export(module, tuple(inputs), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:
         if any(dynamic):
-            raise ExportError(
-                f"{type(module).__name__}: cannot be exported with free {', '.join(_names(dynamic))}: "
-                f"{_reason(error)}; export with fewer free sizes"
-            ) from error
-        raise ExportError(f"{type(module).__name__}: cannot be exported: {_reason(error)}") from error
+            free = ", ".join(_names(dynamic))
+            raise ExportError(f"the model cannot be exported with free {free}: {_reason(error)}") from error
+        raise ExportError(f"the model cannot be exported: {_reason(error)}") from error
     for node in program.graph.nodes:
         if node.target == SCAN and any(user.args[1] and user.users for user in node.users):
-            raise ExportError(
-                f"{type(module).__name__}: uses the last state of a scan, which the ONNX node does not give"
-            )
+            raise ExportError("the model uses the last state of a scan, which the ONNX node does not give")
+    _check_free(program, dynamic)
     return program
 
 
@@ -70,7 +69,8 @@ def to_onnx(
 
     Free sizes bear the names of `dynamic`.
     """
-    table = {SCAN: _scan, CONVOLUTION: _convolution}
+    table = {SCAN: _scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
+             torch.ops.aten.where.self: _where}  # fmt: skip
     _register_schema()
     try:
         with _quietly():
@@ -85,6 +85,17 @@ def to_onnx(
     for value in (*model.graph.input, *model.graph.output, *model.graph.node):
         del value.metadata_props[:]  # traces of the exporter, with the names of files
     return model
+
+
+def _check_free(program: ExportedProgram, dynamic: Sequence[Mapping[int, str]]) -> None:
+    """Raise ExportError where a size that was to be free has become a number."""
+    user = program.graph_signature.user_inputs
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in user]
+    for value, axes in zip(values, dynamic):
+        for axis, name in axes.items():
+            size = value.shape[axis]
+            if isinstance(size, int) or not isinstance(size.node.expr, sympy.Symbol | sympy.Mul):
+                raise ExportError(f"the network fixes {name}, to {size}; export with fewer free sizes")
 
 
 @contextmanager
@@ -114,6 +125,18 @@ def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=F
     if silu:
         y = op.Mul(y, op.Sigmoid(y))
     return y, op.Identity(weight)
+
+
+def _floor_division(a, b):
+    """Python's division of sizes, downwards: ONNX's own goes towards zero, and sizes are rounded up by -(-a // b)."""
+    return op.Div(op.Sub(a, op.Mod(a, b)), b)
+
+
+def _where(condition, a, b):
+    """ONNX Runtime chooses among numbers only; truth values are combined."""
+    if a.dtype is not None and a.dtype.name == "BOOL":
+        return op.Or(op.And(condition, a), op.And(op.Not(condition), b))
+    return op.Where(condition, a, b)
 
 
 def _node() -> values.Op:
@@ -156,7 +179,6 @@ def _rename_sizes(model: onnx.ModelProto, dynamic: Sequence[Mapping[int, str]]) 
                 size.dim_param = names[size.dim_param]
             elif size.dim_param:  # an expression that would only confuse
                 size.dim_param = f"{value.name}_{axis}"
-    del model.graph.value_info[:]  # with the old names; whoever wants them infers them anew
 
 
 def _names(dynamic: Sequence[Mapping[int, str]]) -> list[str]:

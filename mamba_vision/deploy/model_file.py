@@ -1,0 +1,142 @@
+"""An exported model, opened: the runtime's session and what the file says of itself.
+
+A model file is data. Opening one runs nothing but ONNX Runtime's own operators: operator libraries are loaded from
+where the user says, never from where a file says, and a file that refers to other files is refused.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mamba_vision.deploy.proto import BrokenFileError, check_bytes
+
+KEY = "mamba_vision"  # of our metadata
+TASKS = (
+    "classification", "segmentation", "volume_segmentation", "restoration", "fusion", "sharpening", "promptable",
+)  # fmt: skip
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be used; the message names it, what was found and what was expected."""
+
+
+class ModelFile:
+    """A model that runs.
+
+    Args:
+        path: `.onnx`, as tools/export_onnx.py writes it.
+        library: our library of operators for ONNX Runtime, which makes scans several times faster; None: the standard
+            operators, with the same results.
+        threads: of the runtime; None: as many as there are cores.
+        providers: of ONNX Runtime, in order of preference.
+
+    Attributes:
+        path: the file.
+        info: what the file says of itself: task, labels, preprocessing, plan ...
+
+    Raises:
+        FileNotFoundError: no such file or library.
+        ModelFileError: no model, a damaged one, one that refers to other files, or one that was not exported here.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        library: str | Path | None = None,
+        threads: int | None = None,
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    ) -> None:
+        import onnxruntime as ort
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such model file")
+        content = self.path.read_bytes()
+        try:
+            check_bytes(content)
+        except BrokenFileError as error:
+            raise ModelFileError(f"{self.path}: expected a complete ONNX model in one file, found {error}") from error
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if library is not None:
+            if not Path(library).is_file():
+                raise FileNotFoundError(f"{library}: no such library of operators")
+            try:
+                options.register_custom_ops_library(str(Path(library).resolve()))
+            except Exception as error:
+                raise ModelFileError(f"{library}: not a library of operators ({_line(error)})") from error
+        try:
+            self.session = ort.InferenceSession(content, options, providers=list(providers))
+        except Exception as error:  # ONNX Runtime has a type of its own for each kind
+            raise ModelFileError(f"{self.path}: ONNX Runtime refuses it ({_line(error)})") from error
+        self.info = _info(self.path, self.session.get_modelmeta().custom_metadata_map)
+        self.inputs = {one.name: tuple(one.shape) for one in self.session.get_inputs()}
+
+    @property
+    def task(self) -> str:
+        """What it does, one of TASKS."""
+        return self.info["task"]
+
+    def expect(self, *tasks: str) -> None:
+        """Raise ModelFileError unless the model does one of these."""
+        if self.task not in tasks:
+            raise ModelFileError(f"{self.path}: expected a model for {' or '.join(tasks)}, found one for {self.task}")
+
+    def side(self, axis: int) -> int | None:
+        """The fixed size of the first input along an axis, or None where it is free."""
+        size = next(iter(self.inputs.values()))[axis]
+        return size if isinstance(size, int) else None
+
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+        """The first output, from the inputs in their order.
+
+        Raises:
+            ValueError: arrays that the model does not take.
+        """
+        feeds = dict(zip(self.inputs, arrays))
+        for (name, shape), array in zip(self.inputs.items(), arrays):
+            fits = len(shape) == array.ndim and all(
+                want == have for want, have in zip(shape, array.shape) if isinstance(want, int)
+            )
+            if not fits:
+                raise ValueError(f"{self.path}: {name} has shape {array.shape}, the model takes {shape}")
+        try:
+            return self.session.run(None, feeds)[0]
+        except Exception as error:
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise ValueError(f"{self.path}: the model cannot take {shapes} ({_line(error)})") from error
+
+
+def _info(path: Path, found: Mapping[str, str]) -> dict[str, Any]:
+    if KEY not in found:
+        raise ModelFileError(f"{path}: expected a model from tools/export_onnx.py, found one without its metadata")
+    try:
+        info = json.loads(found[KEY])
+        good = isinstance(info, dict) and info.get("format") == 1 and info.get("task") in TASKS
+    except ValueError:
+        good = False
+    if not good:
+        raise ModelFileError(f"{path}: metadata that this version does not understand")
+    return info
+
+
+def number(info: Mapping[str, Any], name: str, least: float, most: float) -> int | float:
+    """A number of the metadata, within bounds.
+
+    Raises:
+        ModelFileError: it is none, or out of bounds.
+    """
+    value = info.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ModelFileError(f"metadata: {name} is {value!r}, expected a number from {least:g} to {most:g}")
+    return value
+
+
+def _line(error: Exception) -> str:
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return text.removeprefix("[ONNXRuntimeError] : ")[:200]

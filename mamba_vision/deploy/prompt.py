@@ -1,0 +1,58 @@
+"""Segmenting what boxes and points say, with an exported model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mamba_vision.deploy.model_file import ModelFile
+from mamba_vision.deploy.pictures import prepare, read_rgb
+
+
+class PromptSegmentor:
+    """Segments what is meant; the arguments are those of `ModelFile`."""
+
+    def __init__(self, model: str | Path | ModelFile, **options) -> None:
+        self.model = model if isinstance(model, ModelFile) else ModelFile(model, **options)
+        self.model.expect("promptable")
+
+    def __call__(
+        self,
+        picture: str | Path | np.ndarray,
+        boxes: Sequence[Sequence[float]] = (),
+        points: Sequence[Sequence[float]] = (),
+        point_labels: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """(H, W) bool.
+
+        Args:
+            picture: a file, or an array (H, W, C) uint8, RGB.
+            boxes: x1, y1, x2, y2 in pixels, half-open.
+            points: x, y in pixels.
+            point_labels: 1 for points of what is meant, 0 for points of what is not; default: all 1.
+
+        Raises:
+            ValueError: prompts of other shapes.
+        """
+        if not isinstance(picture, np.ndarray):
+            picture = read_rgb(picture)
+        signs = [1] * len(points) if point_labels is None else list(point_labels)
+        if len(signs) != len(points):
+            raise ValueError(f"point_labels: found {len(signs)}, expected one for each of the {len(points)} points")
+        x = prepare(picture, self.model.info["preprocess"])
+        rows, places = self.model.inputs["boxes"][1], self.model.inputs["points"][1]
+        (boxes, box_mask), (points, point_mask) = _rows(boxes, rows, 4, "boxes"), _rows(points, places, 2, "points")
+        signs = np.array([signs + [0] * (places - len(signs))], np.int64)
+        return self.model(x, boxes, points, signs, box_mask, point_mask)[0, 0] > 0
+
+
+def _rows(rows: Sequence[Sequence[float]], room: int, width: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts as (1, room, width), and which are real, (1, room)."""
+    if len(rows) > room:
+        raise ValueError(f"{name}: the model has room for {room}, found {len(rows)}")
+    if any(len(row) != width for row in rows):
+        raise ValueError(f"{name}: expected rows of {width} numbers, found {rows!r}")
+    array = np.zeros((1, room, width), np.float32)
+    if len(rows):
+        array[0, : len(rows)] = rows
+    return array, np.arange(room)[None] < len(rows)

@@ -1,0 +1,141 @@
+"""Exporting: what is refused, what a failed check leaves behind, precisions, fixed sizes, the tool."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from mamba_vision.apis import onnx_export
+from mamba_vision.apis.onnx_export import export_onnx
+from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, unit_picture
+from mamba_vision.deploy import ModelFile
+from mamba_vision.deploy.torch_graph import ExportError
+from mamba_vision.kernels import ordered_scan
+from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
+from mamba_vision.scan_orders import Cross
+from mamba_vision.utils.paths import project_folder
+
+
+class Scans(nn.Module):
+    """The least that has everything: padding, a cross scan with one state and one with four, a pool, logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 5)
+        self.mix = nn.ModuleList(nn.Linear(8, 4 * (2 + 2 * states)) for states in (1, 4))
+        self.states = (1, 4)
+        self.rates = nn.ParameterList(-torch.rand(4, 8, states) - 0.1 for states in self.states)
+        self.steps = nn.Parameter(torch.rand(4, 8, 2))
+        self.pool = FreePool((1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = tuple(x.shape[2:])
+        x = self.wide(pad_to(x, padded_size(size, (2, 2))))
+        grid, tokens = tuple(x.shape[2:]), x.flatten(2).transpose(1, 2)
+        order = Cross()(grid, x.device).indices
+        for project, states, rates in zip(self.mix, self.states, self.rates):
+            dt, B, C = project(tokens).unflatten(2, (4, -1)).split([2, states, states], dim=-1)
+            tokens = tokens + ordered_scan(tokens, order, dt, self.steps, rates, B, C, rows="tokens")
+        pooled = self.pool(tokens.transpose(1, 2).unflatten(2, grid)).flatten(1)
+        whole = crop_to(x.repeat_interleave(2, 2).repeat_interleave(2, 3), size).mean((2, 3))
+        return self.head(pooled + whole)
+
+
+def exportable(module: nn.Module, size: tuple[int, int] = (12, 10), **more) -> Exportable:
+    image = Input("image", lambda sides: (3, *sides), {0: "batch", 2: "height", 3: "width"}, unit_picture)
+    metadata = {"task": "classification", "labels": None, "name": "scans",
+                "preprocess": {"mean": [0.0], "std": [255.0], "rgb": True, "steps": []}}  # fmt: skip
+    return Exportable(Tensors(module.eval()), (image,), "logits", size, metadata, **more)
+
+
+def test_sizes_stay_free_and_scans_are_nodes(tmp_path: Path) -> None:
+    report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx")
+    assert report.free == ("batch", "height", "width") and report.error < 2e-6 and not report.notes
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [f.name for f in model.functions] == ["SelectiveScan"]
+    assert sum(node.op_type == "SelectiveScan" for node in model.graph.node) == 2
+    assert not any(node.op_type == "ScatterElements" and node.attribute[-1].s == b"add" for node in model.graph.node)
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch", 3, "height", "width",
+    ]  # fmt: skip
+    text = (tmp_path / "m.onnx").read_bytes()
+    assert str(project_folder("configs").parent).encode() not in text  # no paths of this machine
+    info = ModelFile(tmp_path / "m.onnx").info
+    assert torch.__version__.startswith(info["versions"]["torch"]) and info["checks"][1]["inputs"] == [[3, 3, 17, 13]]
+
+
+@pytest.mark.parametrize("opset", [18])
+def test_opsets(tmp_path: Path, opset: int) -> None:
+    assert export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", opset=opset).opset == opset
+    opsets = {one.domain: one.version for one in onnx.load(tmp_path / "m.onnx").opset_import}
+    assert opsets[""] == opset
+
+
+@pytest.mark.parametrize("precision,limit", [("fp16", 1e-2), ("int8", 0.2)])
+def test_precisions(tmp_path: Path, precision: str, limit: float) -> None:
+    report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", precision=precision)
+    assert max(check["fp32_error"] for check in report.checks) < 2e-6 and 0 < report.error < limit
+    assert 0 <= report.checks[0]["agreement"] <= 1
+    types = {tensor.data_type for tensor in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8) in types
+
+
+def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = onnx_export._torch_result
+    monkeypatch.setattr(onnx_export, "_torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
+    (tmp_path / "m.onnx").write_bytes(b"what was there before")
+    with pytest.raises(ExportError, match=r"differ by 0\.001 of the largest output"):
+        export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", dynamic=["batch", "height", "width"])
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_bytes() == b"what was there before"
+
+
+class FixedByTable(nn.Module):
+    """A table for one size: not exportable with free sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.rand(3, 12, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.table).mean((2, 3))
+
+
+def test_where_the_size_cannot_stay_free(tmp_path: Path) -> None:
+    report = export_onnx(exportable(FixedByTable()), None, tmp_path / "m.onnx")
+    assert report.free == ("batch",) and "size fixed to 12 x 10" in report.notes[0]
+    with pytest.raises(ExportError, match="fixes height, to 12"):
+        export_onnx(exportable(FixedByTable()), None, tmp_path / "n.onnx", dynamic=["height"])
+    fixed = exportable(Scans(), free=False, why_fixed="its weights fit this patch only")
+    assert export_onnx(fixed, None, tmp_path / "f.onnx").notes[0].endswith("its weights fit this patch only")
+    with pytest.raises(ExportError, match="takes 12 x 10 only: its weights fit"):
+        export_onnx(fixed, None, tmp_path / "g.onnx", size=(20, 20))
+    with pytest.raises(ExportError, match="the size is fixed to 12 x 10"):
+        export_onnx(fixed, None, tmp_path / "g.onnx", dynamic=["height"])
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    found = exportable(Scans())
+    for change, message in (
+        (dict(out=tmp_path / "m.pt"), "ends in .onnx"),
+        (dict(opset=7), "opset: expected one of 18"),
+        (dict(precision="fp8"), "precision: expected one of fp32"),
+        (dict(dynamic=["depth"]), "dynamic: expected some of batch, height, width, found depth"),
+        (dict(size=(1, 2, 3)), "size: expected 2 numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_onnx(**{"model": found, "checkpoint": None, "out": tmp_path / "m.onnx", **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tool_says_what_is_wrong(tmp_path: Path) -> None:
+    tool = project_folder("tools") / "export_onnx.py"
+    run = subprocess.run(
+        [sys.executable, tool, "zigma_tiny", "-o", tmp_path / "z.onnx"], capture_output=True, text=True
+    )
+    assert run.returncode == 1 and "zigma_tiny: models of type ZigMa are not exported" in run.stderr
+    assert not list(tmp_path.iterdir())
