@@ -60,18 +60,31 @@ class RandPerturbClassesd(RandomizableTransform, MapTransform):
     def _reshape(self, labels: np.ndarray, number: int) -> None:
         operation = _OPERATIONS[self.R.randint(len(_OPERATIONS))]
         radius = self.R.randint(self.radius[0], self.radius[1] + 1)
-        mask = labels == number
-        if mask.any():
+        box = _box(labels, number, radius + 1)
+        if box is not None:
+            part = labels[box]
+            mask = part == number
             changed = operation(mask, radius)
-            labels[mask & ~changed] = 0
-            labels[changed] = number
+            part[mask & ~changed] = 0
+            part[changed] = number
 
     def _remove_piece(self, labels: np.ndarray, number: int) -> None:
-        pieces, _ = ndimage.label(labels == number)
+        box = _box(labels, number, 0)
+        if box is None:
+            return
+        pieces, _ = ndimage.label(labels[box] == number)
         sizes = np.bincount(pieces.ravel())[1:]
         small = np.flatnonzero(sizes < self.largest * labels.size)
         if small.size:
-            labels[pieces == 1 + small[self.R.randint(small.size)]] = 0
+            labels[box][pieces == 1 + small[self.R.randint(small.size)]] = 0
+
+
+def _box(labels: np.ndarray, number: int, margin: int) -> tuple[slice, ...] | None:
+    """Where the class lies, and so many voxels around; None where it is not. Most classes fill little of a patch."""
+    found = ndimage.find_objects((labels == number).astype(np.int8))
+    if not found:
+        return None
+    return tuple(slice(max(one.start - margin, 0), one.stop + margin) for one in found[0])
 
 
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
