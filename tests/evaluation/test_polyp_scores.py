@@ -21,43 +21,12 @@ def case(number: int) -> tuple[np.ndarray, np.ndarray]:
     return 1 / (1 + np.exp(-3 * (field - 0.2))), mask
 
 
+NAMES = ("sm", "em_max", "em_mean", "wfm", "mae", "mdice", "miou")
 RECORDED = [
-    dict(
-        sm=0.7433559586,
-        em_max=0.8526358528,
-        em_mean=0.6119108768,
-        wfm=0.6414131611,
-        mae=0.2660591737,
-        mdice=0.6419406011,
-        miou=0.4887377947,
-    ),
-    dict(
-        sm=0.6303915408,
-        em_max=0.9644788405,
-        em_mean=0.5882158799,
-        wfm=0.4107661791,
-        mae=0.2794380252,
-        mdice=0.5805306714,
-        miou=0.4403680948,
-    ),
-    dict(
-        sm=0.6183596975,
-        em_max=0.9020991915,
-        em_mean=0.4862248179,
-        wfm=0.6862370832,
-        mae=0.3812675070,
-        mdice=0.5903595924,
-        miou=0.4763713086,
-    ),
-    dict(
-        sm=0.4263041846,
-        em_max=0.9893552093,
-        em_mean=0.4215410738,
-        wfm=0.1404397635,
-        mae=0.3565931373,
-        mdice=0.3281070315,
-        miou=0.2230911759,
-    ),
+    (0.7433559586, 0.8526358528, 0.6119108768, 0.6414131611, 0.2660591737, 0.6419406011, 0.4887377947),
+    (0.6303915408, 0.9644788405, 0.5882158799, 0.4107661791, 0.2794380252, 0.5805306714, 0.4403680948),
+    (0.6183596975, 0.9020991915, 0.4862248179, 0.6862370832, 0.3812675070, 0.5903595924, 0.4763713086),
+    (0.4263041846, 0.9893552093, 0.4215410738, 0.1404397635, 0.3565931373, 0.3281070315, 0.2230911759),
 ]
 
 
@@ -66,7 +35,7 @@ def test_recorded_values_of_the_library(number):
     found = score_map(*case(number))
     curve = found.pop("em")
     found |= {"em_max": curve.max(), "em_mean": curve.mean()}
-    for name, value in RECORDED[number].items():
+    for name, value in zip(NAMES, RECORDED[number]):
         assert found[name] == pytest.approx(value, abs=1e-9), name
 
 
