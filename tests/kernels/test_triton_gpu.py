@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mamba_vision.kernels import causal_conv1d, ordered_scan, selective_scan, use_backend
+from mamba_vision.kernels import add_norm, causal_conv1d, ordered_scan, selective_scan, ssd, use_backend
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.gpu
@@ -65,6 +65,24 @@ def run_order(arguments):
     return [out, *torch.autograd.grad(out.float().square().sum(), leaves)]
 
 
+def run_rest(batch=2, length=197, channels=96, dtype=torch.bfloat16):
+    """Convolution, norm and Mamba-2's scan: results and gradients."""
+
+    def made(*shape, dtype=dtype):
+        return torch.randn(*shape, device="cuda", dtype=dtype).requires_grad_()
+
+    torch.manual_seed(0)
+    x, weight, bias = made(batch, length, channels), made(channels, 4, dtype=torch.float32), made(channels)
+    residual = made(batch, length, channels, dtype=torch.float32)
+    B, dt = made(batch, length, 1, 16), made(batch, length, 6)
+    convolved = causal_conv1d(x.transpose(1, 2), weight, bias, "silu").transpose(1, 2)
+    normed, total = add_norm(convolved, residual, bias.float(), out_dtype=dtype)
+    A = -torch.arange(1.0, 7.0, device="cuda")
+    y = ssd(normed.unflatten(2, (6, -1)), dt, A, B, B.flip(1), dt_softplus=True)
+    loss = y.float().square().sum() + total.square().sum()
+    return [y, total, *torch.autograd.grad(loss, (x, weight, bias, residual, B, dt))]
+
+
 def poison() -> None:
     """Leave NaN in the memory that the allocator hands out next."""
     for size in (2**14, 2**18, 2**22, 2**25):
@@ -79,6 +97,8 @@ def test_every_element_is_written(state):
         assert all(torch.isfinite(t).all() for t in run_scan(arguments))
     poison()
     assert all(torch.isfinite(t).all() for t in run_order(order_inputs(state=state)))
+    poison()
+    assert all(torch.isfinite(t).all() for t in run_rest())
 
 
 @pytest.mark.parametrize("state", [1, 16])
@@ -88,6 +108,8 @@ def test_bits_repeat(state):
         first = run(arguments)
         for _ in range(3):
             assert all(torch.equal(a, b) for a, b in zip(first, run(arguments)))
+    first = run_rest()
+    assert all(torch.equal(a, b) for a, b in zip(first, run_rest()))
 
 
 def test_more_than_two_to_the_31_elements():
@@ -156,7 +178,8 @@ def test_autocast_and_activation_checkpointing():
 SWEEP = """
 import torch
 from mamba_vision.kernels.selective_scan.triton_tuning import override
-from tests_gpu import run_order, run_scan, scan_inputs, order_inputs
+from tests_gpu import order_inputs, run_order, run_rest, run_scan, scan_inputs
+run_rest(1, 37, 48)
 for state in (1, 3, 16):
     run_scan(scan_inputs(batch=1, channels=40, length=37, state=state)); run_order(order_inputs(1, 5, 40, state))
 with override(ForwardStates=dict(chunk=16), BackwardStates=dict(chunk=16)):

@@ -13,6 +13,10 @@ def recomputed(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tens
     The function must not draw random numbers. What follows its last kept result is not computed twice.
     """
     watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if not watched or not tensors[0].is_cuda or torch.compiler.is_compiling():  # a compiler decides by itself
-        return function(*tensors)
+    if not watched or not _short_of_memory(tensors[0]) or torch.compiler.is_compiling():
+        return function(*tensors)  # a compiler decides by itself
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def _short_of_memory(tensor: Tensor) -> bool:
+    return tensor.is_cuda

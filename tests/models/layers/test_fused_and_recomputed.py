@@ -1,0 +1,41 @@
+"""The paths that blocks take on a GPU, fused norms and recomputed activations, on the CPU: the same results."""
+
+import pytest
+import torch
+
+from mamba_vision.models.layers import fused_norm, recompute
+from mamba_vision.registry import MODELS
+
+NETWORKS = {
+    "vmamba": (dict(type="VMamba", arch="test"), (2, 3, 32, 32)),
+    "vim": (dict(type="Vim", arch="test", img_size=32), (2, 3, 32, 32)),
+    "vim checkpointed": (dict(type="Vim", arch="test", img_size=32, with_cp=True), (2, 3, 32, 32)),
+}
+
+
+def results(network, x, grad=None):
+    """The last feature and the gradients of the input and all parameters."""
+    x = x.clone().requires_grad_()
+    out = network(x)[-1]
+    leaves = [p for p in network.parameters() if p.requires_grad]
+    found = torch.autograd.grad(out, (x, *leaves), torch.ones_like(out) if grad is None else grad, allow_unused=True)
+    return [out, *(g for g in found if g is not None)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_networks_do_not_change(name, half, monkeypatch):
+    config, size = NETWORKS[name]
+    torch.manual_seed(0)
+    network = MODELS.build(config).train()
+    x = torch.randn(size)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        want = results(network, x)
+        used = []
+        monkeypatch.setattr(recompute, "_short_of_memory", lambda tensor: used.append("again") or True)
+        if not half:  # on the CPU, autocast rounds norms in its own way
+            monkeypatch.setattr(fused_norm, "_kernel_runs", lambda norm, x: used.append("fused") or True)
+        got = results(network, x)
+    assert len(set(used)) == (1 if half else 2)
+    for one, other in zip(got, want):
+        torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5 if not half else 1e-3)
