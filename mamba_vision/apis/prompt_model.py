@@ -50,7 +50,8 @@ def init_prompt_model(
     weights = Path(checkpoint) if checkpoint is not None else find_checkpoint(folder)
     state = find_state_dict(load_file(weights), source=f"checkpoint {weights}")
     network = dict(cfg.model.network)
-    network["encoder"] = {**(network.get("encoder") or {}), "init_cfg": None}  # those weights are replaced
+    if network.get("encoder"):  # those weights are replaced, and need not be there
+        network["encoder"] = {**network["encoder"], "init_cfg": None}
     cfg = cfg.copy()
     cfg.model.network = network
     model = build_from_config(cfg)

@@ -162,3 +162,10 @@ def test_prompts_of_many(picture, tmp_path):
     file.write_text('{"elsewhere.png": {}}')
     with pytest.raises(ValueError, match=r"found prompts for elsewhere.png, of which there is no picture"):
         collect_prompts([tmp_path], file=file)
+
+
+def test_weights_that_training_began_with_need_not_be_there(work_dir, tmp_path):
+    start = "encoder=dict(init_cfg=dict(type='Pretrained', checkpoint='gone.pth'))"
+    text = (work_dir / "small.py").read_text().replace("arch='test'", f"arch='test', {start}")
+    (tmp_path / "small.py").write_text(text)
+    assert init_prompt_model(tmp_path / "small.py", work_dir / "epoch_1.pth", device="cpu").resize is not None
