@@ -171,7 +171,7 @@ def _check_sizes(
 def _runs(found: Exportable, size: tuple[int, ...]) -> bool:
     """Whether the PyTorch model takes a size."""
     try:
-        _torch_result(found, _arrays(found, 1, size, 0))
+        _torch_result(found, example_arrays(found, 1, size, 0))
     except (ValueError, RuntimeError):
         return False
     return True
@@ -231,7 +231,7 @@ def _export(found: Exportable, size: tuple[int, ...], free: Sequence[str], opset
     traced = _traced_size(size) if open_size else size
     traced = tuple(one if name in free else fixed for one, fixed, name in zip(traced, size, sides))
     dynamic = [{axis: name for axis, name in one.free.items() if name in free} for one in found.inputs]
-    arrays = _arrays(found, 2 if "batch" in free else 1, traced, 0)
+    arrays = example_arrays(found, 2 if "batch" in free else 1, traced, 0)
     tensors = [torch.from_numpy(array) for array in arrays]
     try:
         with torch.no_grad(), use_backend("portable"), OrderWatch() as watch:  # the reference would not show its orders
@@ -244,7 +244,8 @@ def _export(found: Exportable, size: tuple[int, ...], free: Sequence[str], opset
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
-def _arrays(found: Exportable, batch: int, size: tuple[int, ...], seed: int) -> list[np.ndarray]:
+def example_arrays(found: Exportable, batch: int, size: tuple[int, ...], seed: int) -> list[np.ndarray]:
+    """Inputs like real ones, of a batch and size."""
     rng = np.random.default_rng(seed)
     return [one.values((batch, *one.shape(size)), rng) for one in found.inputs]
 
@@ -267,7 +268,7 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
 def _check(
     found: Exportable, sessions: Sequence[ort.InferenceSession], how: tuple[int, tuple[int, ...], int]
 ) -> dict[str, Any]:
-    arrays = _arrays(found, *how)
+    arrays = example_arrays(found, *how)
     expected = _torch_result(found, arrays)
     feeds = {one.name: array for one, array in zip(found.inputs, arrays)}
     errors = []
