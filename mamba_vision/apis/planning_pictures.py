@@ -119,7 +119,7 @@ def _draw(path: Path, plan: Plan, case: CachedCase) -> None:
         case.image[0].transpose(back),
         case.label.transpose(back),
         tuple(plan.spacing[axis] for axis in back),
-        list(plan.labels),
+        [*plan.labels, *(["ignored"] if plan.ignore_label is not None else [])],
         path=path,
         title=case.case,
     )

@@ -71,7 +71,7 @@ def train(config: str | Path, options: TrainOptions | None = None, **settings: A
         try:
             return run_training(cfg, options)
         except OutOfMemoryError as error:
-            if not options.auto_batch or error.batch_size < 2:
+            if not options.auto_batch or error.batch_size < 2 or options.launcher != "none":  # others may have had room
                 raise
             smaller = error.batch_size // 2
             print(f"{str(error).splitlines()[0]}. Again with batches of {smaller}.", flush=True)

@@ -23,7 +23,8 @@ def low_resolution(model: nn.Module, folds: Sequence[str | int] = ()) -> VolumeE
     if folds or getattr(model, "low_resolution", None) is None:
         named = model.cfg.get("lowres")
         beside = [parent / "3d_lowres" for parent in Path(model.checkpoint).resolve().parents[1:3]]
-        found = next((place for place in [*([Path(named)] if named else []), *beside] if place.is_dir()), None)
+        # What is beside comes first: a merged configuration names the place that it was planned at.
+        found = next((place for place in [*beside, *([Path(named)] if named else [])] if place.is_dir()), None)
         if found is None:
             raise FileNotFoundError(
                 f"{model.checkpoint}: a cascade needs the folder 3d_lowres; not found as {beside[0]}"

@@ -63,12 +63,15 @@ def case_picture(runner: Runner, volume: torch.Tensor, sample: VolumeDataSample,
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     # The prepared volume has its axes in the plan's order; pictures want X, Y, Z.
     order = np.argsort((getattr(model, "plan", None) or {}).get("axes", (0, 1, 2)))
-    names = getattr(runner.val_dataloader.dataset, "metainfo", {}).get("classes")
+    dataset = runner.val_dataloader.dataset
+    names = dict(enumerate(getattr(dataset, "metainfo", {}).get("classes") or ()))
+    if names and getattr(dataset, "ignore_index", None) is not None:
+        names[dataset.ignore_index] = "ignored"
     image, labels, truth = (
         array.cpu().numpy().transpose(order) for array in (volume[0], sample.pred_label, sample.gt_label)
     )
     figure = orthogonal_slices_figure(
-        image, labels, [sample.spacing[axis] for axis in order], None if names is None else dict(enumerate(names)),
+        image, labels, [sample.spacing[axis] for axis in order], names or None,
         truth_XYZ=truth, title=title,
     )  # fmt: skip
     return figure_pixels(figure)
