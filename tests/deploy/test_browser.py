@@ -1,4 +1,4 @@
-"""examples/browser in headless Chromium: the scores of mamba_vision.deploy. Skipped where there is no Chromium or npm."""
+"""examples/browser in headless Chromium: the scores of mamba_vision.deploy. Skipped without Chromium or npm."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ class Handler(SimpleHTTPRequestHandler):
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".js": "text/javascript"}
 
-    def do_POST(self) -> None:  # noqa: N802 (the base class's way)
+    def do_POST(self) -> None:
         self.server.answer = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(204)
         self.end_headers()
