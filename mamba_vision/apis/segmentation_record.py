@@ -131,7 +131,7 @@ def failed_entry(scan: ScanFiles, error: BaseException) -> dict[str, Any]:
 def explain(error: BaseException) -> str:
     """An error as one line for a list of failures."""
     if isinstance(error, torch.OutOfMemoryError):
-        return "the GPU has too little memory for one window: try --batch-size 1, --amp or --device cpu"
+        return "the GPU has too little memory: try --batch-size 1, --amp, --buffer auto or --device cpu"
     if isinstance(error, MemoryError):
         return "too little memory for the scan itself (--max-memory only bounds the logits)"
     text = " ".join(str(error).split()) or type(error).__name__
