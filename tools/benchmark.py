@@ -386,15 +386,19 @@ def run_model(name: str, args: argparse.Namespace, device: str, published: dict)
             torch.cuda.reset_peak_memory_stats()
             row[f"{key}_per_s"] = size[0] / wall_time(runs, max(5, args.repeats // 3)) * 1e6
             row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
-            row[f"{key}_graph_per_s"] = size[0] / graph_time(runs[0], max(5, args.repeats // 3)) * 1e6
+            try:
+                row[f"{key}_graph_per_s"] = size[0] / graph_time(runs[0], max(5, args.repeats // 3)) * 1e6
+            except RuntimeError as error:  # something in the model can't be captured
+                print(f"{name}, {key}: no CUDA graph: {str(error).splitlines()[0]}")
         else:
             row[f"{key}_per_s"] = size[0] / time_cpu(runs, 1) * 1e6
     print(f"\n{name} {size}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items() if isinstance(v, float)))
     values = published.get(f"{PUBLISHED_MODELS.get(name)}_{short(args.dtype)}")
     if values and values["batch"] == size[0]:
         for key in ("inference", "training"):
-            row[f"{key}_ratio"] = row[f"{key}_graph_per_s"] / values[f"{key}_per_s"]
-            row[f"{key}_eager_ratio"] = row[f"{key}_per_s"] / values[f"{key}_per_s"]
+            row[f"{key}_ratio"] = row[f"{key}_per_s"] / values[f"{key}_per_s"]
+            if f"{key}_graph_per_s" in row:
+                row[f"{key}_graph_ratio"] = row[f"{key}_graph_per_s"] / values[f"{key}_per_s"]
             row[f"{key}_memory_ratio"] = row[f"{key}_MiB"] / values[f"{key}_MiB"]
         print("  of the published: " + ", ".join(f"{k} {v:.2f}" for k, v in row.items() if k.endswith("ratio")))
     return row
