@@ -199,11 +199,33 @@ def _make_pools_exportable(model: nn.Module) -> None:
 
 # ---- volumes ---------------------------------------------------------------------------------------------------------
 def volume_segmentor(model: nn.Module, mirror_axes: Sequence[int]) -> Exportable:
-    """A VolumeSegmentor with its plan: the graph sees one window of a prepared volume."""
+    """A VolumeSegmentor with its plan: the graph sees one window of a prepared volume, one slice thick for slices.
+
+    Raises:
+        ExportError: the second network of a cascade.
+    """
     plan = dict(model.plan)
+    if plan.get("configuration") == "3d_cascade_fullres":
+        raise ExportError("a cascade needs what another network finds first; export 3d_fullres or 3d_lowres")
     exportable = volume_network(model.network, tuple(plan["patch_size"]))
+    if model.slicewise:
+        (volume,) = exportable.inputs
+        free = {axis: name for axis, name in volume.free.items() if axis != 2}
+        exportable = replace(exportable, module=Slices(exportable.module), inputs=(replace(volume, free=free),))
     exportable.metadata.update(plan=plan, labels=list(plan["labels"]), mirror_axes=list(mirror_axes))
     return exportable
+
+
+class Slices(nn.Module):
+    """A network of pictures on windows of one slice: (B, C, 1, H, W) to (B, K, 1, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:  # as Tensors has it, which the exporter's shapes are written for
+        (windows,) = inputs
+        return self.network(windows.squeeze(2)).unsqueeze(2)
 
 
 def volume_network(network: nn.Module, size: tuple[int, ...]) -> Exportable:

@@ -121,7 +121,7 @@ class ScanSegmentor:
         plan = self.plan
         volume = scan if isinstance(scan, Volume) else read_volume(scan, fix_geometry=plan.fix_geometry)
         case = preprocess(volume, plan)  # refuses other channels
-        logits = np.zeros((len(plan.labels), *case.image.shape[1:]), np.float32)
+        logits = np.zeros((plan.num_outputs, *case.image.shape[1:]), np.float32)
         intervals = [max(1, int(side * (1 - overlap))) for side in plan.patch_size]
         predict = mirrored(self.model, self.mirror_axes if tta == "flips" else ())
         sliding_window(case.image, predict, plan.patch_size, intervals, logits, progress=progress)

@@ -1,5 +1,7 @@
 """Segmenting scans without PyTorch: the same masks as tools/segment.py, in the scan's own grid."""
 
+import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.utils import compute_importance_map
-from segmentation_case import LABELS, make_scan, make_work_dir
+from segmentation_case import LABELS, expected_mask, make_scan, make_work_dir
 from without_torch import deploy
 
 from mamba_vision.apis import export_onnx, inference_volume, init_volume_model
@@ -93,3 +95,30 @@ def test_windows_put_an_image_together_again() -> None:
     out = np.zeros_like(image)
     sliding_window(image, lambda window: window, (8, 8, 8), (4, 3, 8), out)
     assert np.allclose(out, image, atol=1e-5)
+
+
+def test_slices_and_regions(tmp_path: Path) -> None:
+    """A 2-D network with an output a region: 'all' where x > 0.5, 'white' where x > 1.5, painted in this order."""
+    work = make_work_dir(tmp_path / "work", patch=(1, 16, 16))
+    plan = json.loads((work / "plan.json").read_text())
+    plan |= {"configuration": "2d", "regions": {"all": [1, 4], "white": [4]}, "region_order": [1, 4]}
+    (work / "plan.json").write_text(json.dumps(plan))
+    text = (work / "config.py").read_text()
+    text = text.replace("torch.nn.Conv3d", "torch.nn.Conv2d").replace("out_channels=3", "out_channels=2")
+    (work / "config.py").write_text(text.replace("mirror_axes=()", "slicewise=True, paints=[1, 2]"))
+    state = {"network.weight": torch.ones(2, 1, 1, 1), "network.bias": torch.tensor([-0.5, -1.5])}
+    torch.save({"state_dict": state, "meta": {}}, work / "best_dice_epoch_3.pth")
+    image = make_scan(affine=oblique())
+    nib.save(image, tmp_path / "scan.nii.gz")
+    expected = inference_volume(init_volume_model(work, device="cpu"), tmp_path / "scan.nii.gz").mask
+    assert np.array_equal(expected, expected_mask(image))
+    export_onnx(work, None, work / "model.onnx")
+    assert np.array_equal(ScanSegmentor(work / "model.onnx")(tmp_path / "scan.nii.gz").mask, expected)
+
+
+def test_a_cascade_is_not_exported(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work, tmp_path / "work")
+    plan = json.loads((work / "plan.json").read_text())
+    (tmp_path / "work" / "plan.json").write_text(json.dumps({**plan, "configuration": "3d_cascade_fullres"}))
+    with pytest.raises(ValueError, match="a cascade needs what another network finds first"):
+        export_onnx(tmp_path / "work", None, tmp_path / "model.onnx")

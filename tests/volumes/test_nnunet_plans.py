@@ -62,7 +62,7 @@ def test_every_choice_is_nnunets(name, gb):
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_same_configurations_are_called_for(name):
-    """All of nnU-Net's, but 2d only where slices lie far apart: nnU-Net plans it always, see segment-scans.md."""
+    """All of nnU-Net's, but 2d only where slices lie far apart: nnU-Net plans it always."""
     answer = ANSWERS[name]
     theirs = answer["plans"]["8"]["configurations"]
     mine = make_plans(fingerprint(answer), name, answer["channels"], {"background": 0, "a": 1}, model="nnunet")
