@@ -1,5 +1,6 @@
 """GeoTIFF and other rasters with a place on Earth, through rasterio."""
 
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,9 @@ def open_raster(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        raster = rasterio.open(path)
+        with warnings.catch_warnings():  # without georeference, pixels are compared
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            raster = rasterio.open(path)
     except rasterio.errors.RasterioIOError as error:
         raise ValueError(f"{path}: damaged, or no raster ({error})") from error
     if len(set(raster.dtypes)) > 1 or np.dtype(raster.dtypes[0]).kind not in "uif":

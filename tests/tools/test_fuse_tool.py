@@ -220,6 +220,20 @@ def test_geotiffs_of_two_sensors(tmp_path: Path) -> None:
         np.testing.assert_array_equal(result.read(), np.rint(255 * want.color).transpose(2, 0, 1))
 
 
+def test_rasters_without_a_place(scenes, tmp_path: Path, recwarn) -> None:
+    """Eight bands and no georeference: no picture, but pixels say what goes with what."""
+    rng = np.random.default_rng(0)
+    nowhere = dict(crs=None, transform=None)
+    ms = scene(tmp_path / "bands.tif", rng.integers(1, 255, (8, 16, 20)).astype(np.uint8), 1.0, **nowhere)
+    pan = scene(tmp_path / "gray.tif", rng.integers(1, 255, (1, 64, 80)).astype(np.uint8), 1.0, **nowhere)
+    recwarn.clear()
+    assert kind_of(ms, pan) == "raster"
+    fuse_rasters(ImageSharpener(Shaded(8), peak=255.0).eval(), ms, pan, tmp_path / "out.tif")
+    with open_raster(tmp_path / "out.tif") as result:
+        assert result.count == 8 and result.crs is None and (result.height, result.width) == (64, 80)
+    assert not [str(warning.message) for warning in recwarn if "georeference" in str(warning.message)]
+
+
 def test_raster_errors(scenes, tmp_path: Path, monkeypatch) -> None:
     ms_path, pan_path, ms, _ = scenes
     model = ImageSharpener(Shaded(), peak=2047.0).eval()

@@ -26,8 +26,8 @@ class ImageSharpener(BaseModel):
         loss: config (or module) called as loss(sharpened, truth).
         peak: counts of a file that 1 stands for, such as 2047 of 11 bits.
         tiling: settings of `Tiling` for prediction, in pixels of the image that is sharpened.
-        cut_size: side, in pixels of the guide, of tiles without margin, side by side, as published; goes before
-            `tiling`. Without both, images go through the network whole.
+        cut_size: side, in pixels of the guide, of tiles without margin, side by side, as published, for images that
+            are larger; goes before `tiling`. Without both, images go through the network whole.
         data_preprocessor, init_cfg: MMEngine's.
 
     Raises:
@@ -93,9 +93,9 @@ class ImageSharpener(BaseModel):
         if (found := guide_scale(ms, pan)) != self.scale:
             raise ValueError(f"pan: it is {found} times larger than ms, expected {self.scale} times for this network")
         network = on_its_device(self.network)
-        if tiling is None and self.cut_size is not None:
+        if tiling is None and self.cut_size is not None and max(pan.shape[2:]) > self.cut_size:
             sharpened = sharpen_as_published(network, ms, pan, self.cut_size)
-        elif tiling is None and self.tiling is None:
+        elif tiling is None and (self.tiling is None or self.cut_size is not None):
             sharpened = network(ms, pan)
         else:
             sharpened = sharpen_in_tiles(network, ms, pan, tiling or self.tiling, progress)

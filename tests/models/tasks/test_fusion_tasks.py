@@ -90,6 +90,13 @@ def test_ways_to_sharpen_agree_where_the_network_looks_near(way: dict) -> None:
     torch.testing.assert_close(model.sharpen(*inputs.values(), Tiling(tile=20)), want)
 
 
+def test_images_that_fit_a_published_tile_go_whole() -> None:
+    model = sharpener(cut_size=64).eval()
+    inputs = dict(ms=torch.rand(1, 4, 8, 16), pan=torch.rand(1, 1, 32, 64))
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs, mode="predict")[0].pred_image, model(inputs)[0].clamp(0, 1))
+
+
 def test_preprocessor() -> None:
     preprocessor = MODELS.build(dict(type="mamba_vision.ImagePreprocessor"))
     given = dict(inputs=dict(ms=[torch.rand(4, 2, 2)] * 2, pan=torch.rand(2, 1, 8, 8)), data_samples=None)
