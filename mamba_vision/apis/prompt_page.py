@@ -37,9 +37,11 @@ def build_page(
         mask = session.result.save(Path(folder, session.name, "mask.png"))
         return session, session.view(), session.summary(), gr.update(value=str(mask), interactive=True)
 
-    def load(image: np.ndarray | None) -> tuple:
+    def load(session: PromptSession | None, image: np.ndarray | None) -> tuple:
         if image is None:
             return shown(None)
+        if session is not None and np.array_equal(session.predictor.image, image):
+            return shown(session)  # Gradio may tell of a picture twice; clicks in between are kept
         predictor = PromptPredictor(model, amp).set_image(np.ascontiguousarray(image))
         return shown(PromptSession(predictor, name=uuid.uuid4().hex))
 
@@ -79,12 +81,12 @@ def build_page(
                     buttons=["fullscreen"],
                 )  # fmt: skip
         outputs = [state, canvas, words, save]
-        upload.change(load, upload, outputs)
+        upload.change(load, [state, upload], outputs)
         canvas.select(click, [state, mode], outputs)
         back.click(undo, state, outputs)
         empty.click(clear, state, outputs)
         if picture is not None:
-            page.load(load, upload, outputs)
+            page.load(load, [state, upload], outputs)
     return page
 
 
