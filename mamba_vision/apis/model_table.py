@@ -46,7 +46,8 @@ directions, and a scan as 5 operations for each step, channel and state. By that
 *RSMamba*: no figures are published. Those shown are a count of the published code, which runs each of the three paths
 through all projections; here the paths share the projections before and behind the scan, with the same result.
 
-*ProMamba* is counted without prompts. Neither its sizes nor its weights were published: the variants are this toolkit's.
+*ProMamba* is counted without prompts. Neither its sizes nor its weights were published: the variants are this
+toolkit's.
 """
 
 

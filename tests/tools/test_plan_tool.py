@@ -71,7 +71,8 @@ def test_what_is_not_there_or_not_understood(tmp_path, monkeypatch, capsys):
 def test_a_dry_run_shows_the_plan(tmp_path, monkeypatch, capsys):
     data = make_dataset(tmp_path / "data")
     (data / "dataset.json").unlink()
-    arguments = (data, "--no-estimate", "--dry-run", "--labels", "1=liver", "2=tumour", "--channels", "CT", "--model", "umamba_enc")
+    names = ("--labels", "1=liver", "2=tumour", "--channels", "CT")
+    arguments = (data, "--no-estimate", "--dry-run", *names, "--model", "umamba_enc")
     monkeypatch.chdir(tmp_path)
     status, out, _ = run(monkeypatch, capsys, *arguments)
     assert status == 0 and "liver, tumour" in out and "UMamba enc" in out and "Dry run: nothing was written." in out

@@ -1,6 +1,6 @@
 # BraTS 2023, adult glioma: four MR channels (t2w, t2f, t1n, t1c) of 1 mm, exclusive labels, scored as three regions.
-# Prepared by: python tools/plan.py data/Dataset137_BraTS2023 --work-dir work_dirs/brats23 --model segmamba --spacing 1 1 1 \
-#   --patch-size 128 128 128
+# Prepared by: python tools/plan.py data/Dataset137_BraTS2023 --work-dir work_dirs/brats23 --model segmamba \
+#   --spacing 1 1 1 --patch-size 128 128 128
 _base_ = ["isotropic_128.py"]
 scans = "data/Dataset137_BraTS2023"
 plan = "work_dirs/brats23/plan.json"

@@ -1,5 +1,6 @@
 # Liver and tumours of LiTS, CT.
-# Prepared by: python tools/plan.py data/Dataset003_Liver --work-dir work_dirs/lits --model lightm_unet --patch-size 128 128 128
+# Prepared by: python tools/plan.py data/Dataset003_Liver --work-dir work_dirs/lits --model lightm_unet \
+#   --patch-size 128 128 128
 _base_ = ["isotropic_128.py"]
 scans = "data/Dataset003_Liver"
 plan = "work_dirs/lits/plan.json"
