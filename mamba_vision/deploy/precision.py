@@ -39,6 +39,10 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
         model, keep_io_types=True, disable_shape_infer=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FLOAT32_OPERATORS],
     )  # fmt: skip
+    made: set[str] = set()  # a weight that two scans share is cast once for each, under one name
+    nodes = [node for node in model.graph.node if not made.issuperset(node.output) and not made.update(node.output)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     OnnxModel.graph_topological_sort(model.graph)  # casts are put at the end
     return model
 
@@ -48,10 +52,14 @@ def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
 
     with tempfile.TemporaryDirectory() as folder:
         before, behind = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        # ONNX Runtime multiplies by tables only; batches of them are the projections of step sizes, small and delicate
+        wide = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) != 2}
+        kept = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in wide]
         del model.graph.value_info[:]  # shapes before quantization would contradict those behind it
         onnx.save(model, before)
         quantize_dynamic(
             before, behind, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True,
-            extra_options={"MatMulConstBOnly": True},
+            nodes_to_exclude=kept,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )  # fmt: skip
         return onnx.load(behind)

@@ -13,7 +13,7 @@ from mamba_vision.apis import onnx_export
 from mamba_vision.apis.onnx_export import export_onnx
 from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, unit_picture
 from mamba_vision.deploy import ModelFile
-from mamba_vision.deploy.torch_graph import ExportError
+from mamba_vision.deploy.torch_graph import ExportError, trace
 from mamba_vision.kernels import ordered_scan
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.scan_orders import Cross
@@ -118,6 +118,17 @@ def test_where_the_size_cannot_stay_free(tmp_path: Path) -> None:
         export_onnx(fixed, None, tmp_path / "g.onnx", dynamic=["height"])
 
 
+def test_the_torch_export_program_beneath(tmp_path: Path) -> None:
+    """It runs with other sizes where PyTorch and this package are, also from a file."""
+    module, sizes = Scans().eval(), [{0: "batch", 2: "height", 3: "width"}]
+    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, each_once=True)
+    torch.export.save(program, tmp_path / "scans.pt2")
+    x = torch.rand(3, 3, 17, 9)
+    with torch.no_grad():
+        found = torch.export.load(tmp_path / "scans.pt2").module()(x)
+        assert torch.allclose(found, module(x), atol=1e-5)
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     found = exportable(Scans())
     for change, message in (
@@ -139,3 +150,15 @@ def test_the_tool_says_what_is_wrong(tmp_path: Path) -> None:
     )
     assert run.returncode == 1 and "zigma_tiny: models of type ZigMa are not exported" in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_aot_inductor(tmp_path: Path) -> None:
+    """The program compiled ahead of time, with sizes that stay free."""
+    module = Scans().eval()
+    sizes = [{0: "batch", 2: "height", 3: "width"}]
+    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, each_once=True)
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "scans.pt2"))
+    x = torch.rand(3, 3, 17, 9)
+    with torch.no_grad():
+        assert torch.allclose(torch._inductor.aoti_load_package(package)(x), module(x), atol=1e-5)
