@@ -202,6 +202,14 @@ struct Operator : OrtCustomOp {
             const OrtApi* api = static_cast<const Operator*>(op)->api;
             OrtTensorTypeAndShapeInfo* u = nullptr;  // belongs to the context
             if (OrtStatus* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &u)) return status;
+            // Sizes that are open come as -1, which the optimizer would take for a number and compute with.
+            int64_t sizes[3];
+            size_t axes = 0;
+            if (OrtStatus* status = api->GetDimensionsCount(u, &axes)) return status;
+            if (axes != 3) return nullptr;
+            if (OrtStatus* status = api->GetDimensions(u, sizes, axes)) return status;
+            for (const int64_t size : sizes)
+                if (size < 0) return nullptr;
             return api->ShapeInferContext_SetOutputTypeShape(context, 0, u);
         };
     }
