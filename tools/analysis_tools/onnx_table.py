@@ -22,7 +22,7 @@ HEAD = """# Models as ONNX files
 Written by `tools/analysis_tools/onnx_table.py`. *free*: sizes that an exported file leaves open; *error*: the largest
 difference from PyTorch, over the largest output; *ms*: CPU time of one thread for one input of the size shown, in
 PyTorch (portable backend), in ONNX Runtime with standard operators, and with our operator library; `–`: not measured.
-Weights are as initialized; files are float32, opset 20.
+Weights are as initialized; files are float32, opset 20. The machine had other work, so that times spread by a quarter.
 
 | name | task | free | size | error | MB | PyTorch ms | standard ms | library ms |
 |:-----|:-----|:-----|:-----|------:|---:|-----------:|------------:|-----------:|
