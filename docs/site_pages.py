@@ -12,7 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 # What pages link to: pages and configs, and code, which the site has as plain files.
 FOLDERS = ("configs", "kernels", "mamba_vision", "tools", "data")
 SHOWN = ("README.md", "metafile.yml")
