@@ -61,12 +61,12 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(trained, tmp_path, mo
     monkeypatch.setattr(torch, "save", half)
     options = {**QUIET, "epochs": 3, "default_hooks.checkpoint.max_keep_ckpts": 1}
     with pytest.raises(OSError, match="no space"):
-        train(work / "config.py", resume="auto", cfg_options=options)
+        train(work / "config.py", resume="auto", extend=True, cfg_options=options)
     assert calls
     assert (work / "epoch_2.pth").read_bytes() == before
     assert latest_checkpoint(work) == work / "epoch_2.pth"
     monkeypatch.setattr(torch, "save", save)
-    train(work / "config.py", resume="auto", cfg_options=options)
+    train(work / "config.py", resume="auto", extend=True, cfg_options=options)
     assert latest_checkpoint(work) == work / "epoch_3.pth"
     assert not (work / "epoch_2.pth").exists()
 

@@ -106,7 +106,7 @@ def test_the_found_config_trains_as_it_is(searched):
 def test_a_search_goes_on(searched, tmp_path, recipe):
     """Stopped after an epoch and resumed: one course, the same as in one go."""
     search(CONFIG, options(tmp_path, cfg_options={**SHORT, "train_cfg.max_epochs": 1}), recipe=recipe)
-    found = search(CONFIG, options(tmp_path, resume="auto"), keep=3, recipe=recipe)
+    found = search(CONFIG, options(tmp_path, resume="auto", extend=True), keep=3, recipe=recipe)
     assert found.history.iterations == searched.history.iterations == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(found.history.weights, searched.history.weights, atol=1e-6)
 
