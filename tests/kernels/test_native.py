@@ -143,7 +143,8 @@ with use_backend("native"):
 @needs_compiler
 @pytest.mark.parametrize("lanes", [4, 8])
 def test_narrower_vectors(lanes):
-    environment = {**os.environ, "MAMBA_VISION_LANES": str(lanes), "PYTHONPATH": str(Path(__file__).parent)}
+    folders = filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+    environment = {**os.environ, "MAMBA_VISION_LANES": str(lanes), "PYTHONPATH": os.pathsep.join(folders)}
     run = subprocess.run([sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
