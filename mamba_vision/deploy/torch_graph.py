@@ -109,16 +109,16 @@ def _scan(
 ):  # fmt: skip
     """The three results of the operator; those that nobody reads are dropped again."""
     if initial_state is not None:
-        raise NotImplementedError("a scan with an initial state")
+        raise ExportError("a scan with an initial state has no ONNX node: the node starts from zero")
     if len(B.shape) != 4 or len(C.shape) != 4:
-        raise NotImplementedError("a scan with B or C constant over time")
+        raise ExportError("a scan with B or C constant over time has no ONNX node: expand them to (b, G, N, L)")
     y = _node()(u, delta, A, B, C, D, z, delta_bias, delta_softplus=int(delta_softplus))
     return y, op.Identity(A), op.Identity(A)
 
 
 def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=False, backend=""):
     if initial_states is not None or seq_idx is not None:
-        raise NotImplementedError("a causal convolution that continues another one")
+        raise ExportError("a causal convolution with initial_states or seq_idx cannot be exported")
     channels, width = (int(side) for side in weight.shape)
     taps = op.Unsqueeze(weight, op.Constant(value_ints=[1]))
     y = op.Conv(x, taps, bias, group=channels, pads=[width - 1, 0])

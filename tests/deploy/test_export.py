@@ -13,8 +13,8 @@ from mamba_vision.apis import onnx_export
 from mamba_vision.apis.onnx_export import export_onnx
 from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, unit_picture
 from mamba_vision.deploy import ModelFile
-from mamba_vision.deploy.torch_graph import ExportError, trace
-from mamba_vision.kernels import ordered_scan
+from mamba_vision.deploy.torch_graph import ExportError, to_onnx, trace
+from mamba_vision.kernels import ordered_scan, selective_scan
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.scan_orders import Cross
 from mamba_vision.utils.paths import project_folder
@@ -162,3 +162,16 @@ def test_aot_inductor(tmp_path: Path) -> None:
     x = torch.rand(3, 3, 17, 9)
     with torch.no_grad():
         assert torch.allclose(torch._inductor.aoti_load_package(package)(x), module(x), atol=1e-5)
+
+
+def test_what_has_no_node_is_refused() -> None:
+    class Continued(nn.Module):
+        def forward(self, *tensors):
+            (u,) = tensors
+            A, state = -torch.ones(4, 2), torch.ones(1, 4, 2)
+            rows = torch.ones(1, 1, 2, u.shape[2])
+            return selective_scan(u, u.sigmoid(), A, rows, rows, initial_state=state)
+
+    program = trace(Continued(), [torch.rand(1, 4, 6)], [{}], each_once=False)
+    with pytest.raises(ExportError, match="a scan with an initial state has no ONNX node"):
+        to_onnx(program, ["u"], ["y"], [{}], opset=20)
