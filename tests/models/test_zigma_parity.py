@@ -81,9 +81,8 @@ def test_block(golden, name):
     case.check(gradients(case, block, **outputs), **outputs)
 
 
-def check_network(case, device: str = "cpu") -> None:
-    model, outputs = network_of(case).to(device), {}
-    given = {name: value.to(device) for name, value in case.inputs().items()}
+def check_network(case) -> None:
+    model, outputs, given = network_of(case), {}, case.inputs()
     for index, block in enumerate(model.blocks):
 
         def keep(module, inputs, out, index=index):
@@ -105,10 +104,3 @@ def test_network(golden, name):
 
 def test_published_size(golden):
     check_network(golden("zigma/zigzag8_b1_pe2"))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["model_class", "model_text", "model_hilbert", "model_sweep2", "model_video_sst"])
-def test_network_on_a_gpu(golden, name, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the cases were computed in float32
-    check_network(golden(f"zigma/{name}"), "cuda")

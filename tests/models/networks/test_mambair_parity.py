@@ -29,11 +29,10 @@ _VOID = ("img_size", "patch_size", "drop_rate", "patch_norm", "use_checkpoint", 
          "dual_pixel_task")  # fmt: skip
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch) -> str:
-    """Where the networks run; cuDNN without TF32, whose ten bits of mantissa no recorded case tolerates."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    return request.param
+@pytest.fixture
+def device(request) -> str:
+    """Where the networks run: `--device`."""
+    return request.config.getoption("--device")
 
 
 @pytest.fixture
