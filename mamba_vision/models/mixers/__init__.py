@@ -4,6 +4,7 @@ from mamba_vision.models.mixers.direction_merge import DirectionMerge
 from mamba_vision.models.mixers.fusion_ssm import FusionSSM
 from mamba_vision.models.mixers.local_ss2d import LocalSS2D
 from mamba_vision.models.mixers.mamba import Mamba
+from mamba_vision.models.mixers.mamba2 import Mamba2, Mamba2Simple
 from mamba_vision.models.mixers.multi_input import MultiInputMamba
 from mamba_vision.models.mixers.multi_mamba import MultiMamba
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
@@ -23,6 +24,8 @@ __all__ = [
     "FusionSSM",
     "LocalSS2D",
     "Mamba",
+    "Mamba2",
+    "Mamba2Simple",
     "MultiInputMamba",
     "MultiMamba",
     "ScanInputs",
