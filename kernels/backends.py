@@ -21,10 +21,6 @@ import torch
 BACKENDS = ("triton", "native", "portable", "reference")
 _FILES = {"triton": "triton_impl", "native": "native_impl", "portable": "portable", "reference": "reference"}
 
-# Ops whose Triton kernels have passed in the interpreter and compile, but have not yet been run on a GPU: there they
-# run only where they are asked for.
-_ON_REQUEST = ("ssd",)
-
 # Facts of the installation, as plain globals: torch.compile can read these, but not look for files.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _TRITON_OPS, _NATIVE_OPS = (
@@ -66,6 +62,11 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         _requested = before
+
+
+def requested_backend() -> str | None:
+    """What `use_backend` or MAMBA_VISION_BACKEND asks for now; None where the tensors' device decides."""
+    return _requested
 
 
 def backend_for(tensor: torch.Tensor, op: str = "selective_scan") -> Choice:
@@ -119,8 +120,6 @@ def triton_obstacle(op: str, device: str, asked: bool = False) -> str | None:
         return f"its kernels run on CUDA and ROCm devices, not on '{device}'"
     if op not in _TRITON_OPS:
         return f"{op} has no Triton kernels"
-    if op in _ON_REQUEST and not asked:
-        return "its kernels have not been run on a GPU yet, and are used only when asked for"
     if not _HAS_TRITON:
         return "the package triton is not installed"
     if device == "cpu" and not (asked and _INTERPRETED):

@@ -3,8 +3,8 @@
 A program has one chunk of one head: steps [Q], the head's inputs [Q, P], B and C [Q, N], states [P, N]. With `cum` the
 running sum of s A inside the chunk, a step r reaches step t >= r with exp(cum_t - cum_r). Chunks are bound by the
 states between them, which `pass_states` adds up. `segment` (b, length) says which of several packed sequences a step
-belongs to: nothing passes from one to another. Products of half-precision inputs run in tf32, of float32 in three tf32
-passes (PRODUCT).
+belongs to: nothing passes from one to another. Products of half-precision inputs run in tf32, of float32 in
+float32 (PRODUCT).
 """
 
 import triton

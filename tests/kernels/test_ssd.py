@@ -62,6 +62,22 @@ def test_dtypes(dtype, flags, backend):
     compare(op, inputs, backend.device, dtype, ("A", "D", "dt_bias", "initial_states"))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("P", "N"), [(8, 16), (24, 33), (64, 64), (64, 128), (128, 64)])
+def test_sizes_of_networks_on_a_gpu(P, N, dtype):
+    """At 64 steps a program, tensor cores multiply in another way than at the 32 of small chunks."""
+    inputs = {"x": (2, 150, 4, P), "B": (2, 150, 2, N), "C": (2, 150, 2, N)}
+    inputs = {name: torch.randn(shape, dtype=torch.float64) for name, shape in inputs.items()}
+    inputs |= {"dt": torch.randn(2, 150, 4, dtype=torch.float64) - 2, "A": -torch.rand(4, dtype=torch.float64) * 3}
+
+    def op(**k):
+        return ssd(**k, dt_softplus=True, chunk_size=64, return_final_states=True)
+
+    with use_backend("triton"):
+        compare(op, inputs, "cuda", dtype, ("A",))
+
+
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
 @given(
     batch=st.integers(0, 2),

@@ -177,6 +177,7 @@ def test_autocast_and_activation_checkpointing():
 
 SWEEP = """
 import torch
+from mamba_vision.kernels import ssd
 from mamba_vision.kernels.selective_scan.triton_tuning import override
 from tests_gpu import order_inputs, run_order, run_rest, run_scan, scan_inputs
 run_rest(1, 37, 48)
@@ -186,6 +187,11 @@ with override(ForwardStates=dict(chunk=16), BackwardStates=dict(chunk=16)):
     run_scan(scan_inputs(batch=1, channels=96, length=64))
 with override(OneStateForward=dict(W=4, BC=32, V=1), OneStateBackward=dict(W=4, BC=32, V=1)):
     run_scan(scan_inputs(batch=1, channels=64, length=70, state=1))
+for dtype in (torch.float32, torch.bfloat16):
+    for P, N in ((8, 16), (64, 64)):
+        x, B = (torch.randn(1, 70, 2, n, device="cuda", dtype=dtype, requires_grad=True) for n in (P, N))
+        dt = torch.rand(1, 70, 2, device="cuda", requires_grad=True)
+        ssd(x, dt, -torch.ones(2, device="cuda"), B, B, chunk_size=64).sum().backward()
 torch.cuda.synchronize()
 print("swept")
 """

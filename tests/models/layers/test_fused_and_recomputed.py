@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mamba_vision.kernels.backends import requested_backend, use_backend
 from mamba_vision.models.layers import fused_norm, recompute
 from mamba_vision.registry import MODELS
 
@@ -39,3 +40,17 @@ def test_networks_do_not_change(name, half, monkeypatch):
     assert len(set(used)) == (1 if half else 2)
     for one, other in zip(got, want):
         torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5 if not half else 1e-3)
+
+
+def test_the_second_time_runs_on_the_first_ones_backend(monkeypatch):
+    monkeypatch.setattr(recompute, "_short_of_memory", lambda tensor: True)
+    seen = []
+
+    def squared(x):
+        seen.append(requested_backend())
+        return x.square().square()
+
+    with use_backend("reference"):
+        out = recompute.recomputed(squared, torch.ones(2, requires_grad=True))
+    out.sum().backward()
+    assert seen == ["reference", "reference"]
