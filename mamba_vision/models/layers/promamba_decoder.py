@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mamba_vision.models.mixers.precision import in_float16_region
+
 
 def conv_norm_act(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     """3 x 3 convolution, batch norm, GELU."""
@@ -69,11 +71,18 @@ class MaskDecoder(nn.Module):
             s4, s8: the stem's.
             prompts_BPC, real_BP: tokens, and those that count.
         """
-        y16 = self.merge(sum(conv(feature) for conv, feature in zip(self.lateral, maps)))
+        y16, query_BD = self._coarse(maps, prompts_BPC, real_BP)
         y8 = self.fuse8(torch.cat([self.up8(y16), s8], 1))
         y4 = self.fuse4(torch.cat([self.up4(y8), s4], 1))
-        weights_BP1 = real_BP.unsqueeze(-1).to(prompts_BPC.dtype)
-        mean_BC = (prompts_BPC * weights_BP1).sum(1) / weights_BP1.sum(1)
-        query_BD = self.query(mean_BC)
         product = (query_BD[:, :, None, None] * y4).sum(1, keepdim=True)
         return self.logit4(y4) + product, self.logit8(y8), self.logit16(y16)
+
+    def _coarse(self, maps: Sequence[Tensor], prompts_BPC: Tensor, real_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of stride 16 and the prompts' query: streams that no norm has bounded yet, so never in float16."""
+        if in_float16_region(maps[0]):
+            kept = self.logit16.weight.dtype
+            with torch.autocast(maps[0].device.type, enabled=False):
+                return self._coarse([one.to(kept) for one in maps], prompts_BPC.to(kept), real_BP)
+        weights_BP1 = real_BP.unsqueeze(-1).to(prompts_BPC.dtype)
+        mean_BC = (prompts_BPC * weights_BP1).sum(1) / weights_BP1.sum(1)
+        return self.merge(sum(conv(one) for conv, one in zip(self.lateral, maps))), self.query(mean_BC)

@@ -10,7 +10,6 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.mlp import Mlp
-from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
 from mamba_vision.scan_orders import Prompted, read_last
 
@@ -69,19 +68,13 @@ class PromptFusionBlock(nn.Module):
         """
         count = prompts_BPC.shape[1]
         both_BSC = torch.cat([prompts_BPC, image_BTC], 1)
-        mixed_BSC = self.drop_path(self._mix(self.norm(both_BSC), order))
+        mixed_BSC = self.drop_path(self.mixer(self.norm(both_BSC), order))
         prompts_BPC = prompts_BPC + mixed_BSC[:, :count] / 2  # the scan adds up both readings of a prompt
         out_BTC = image_BTC + mixed_BSC[:, count:]
         out_BTC = out_BTC + self._convolve(self.conv_norm(out_BTC), grid)
         out_BTC = out_BTC + self.mlp(self.mlp_norm(out_BTC))
         prompts_BPC = prompts_BPC + self.mlp(self.mlp_norm(prompts_BPC))
         return image_BTC + torch.tanh(self.gate) * (out_BTC - image_BTC), prompts_BPC
-
-    def _mix(self, both_BSC: Tensor, order: Tensor) -> Tensor:
-        if in_float16_region(both_BSC):
-            with torch.autocast(both_BSC.device.type, enabled=False):
-                return self._mix(both_BSC.to(self.norm.weight.dtype), order)
-        return self.mixer(both_BSC, order)
 
     def _prompted(self, count: int) -> Prompted:
         return Prompted(prompts=count, order=self.order, both_ways=self.both_ways)

@@ -13,6 +13,7 @@ from mamba_vision.kernels import causal_conv1d, ordered_scan
 from mamba_vision.models.mixers.branch import add_branch, branch_rates, step_rank
 from mamba_vision.models.mixers.directions import directional_inputs, directional_scan
 from mamba_vision.models.mixers.init import s4d_real_log
+from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
 
@@ -25,6 +26,8 @@ def direction_suffixes(directions: int) -> tuple[str, ...]:
 @MIXERS.register_module()
 class BidirectionalMamba(nn.Module):
     """Selective state space layer that reads its tokens along several orders; parameter names are Vim's.
+
+    In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
 
     Args:
         d_model: width C of the tokens.
@@ -101,6 +104,9 @@ class BidirectionalMamba(nn.Module):
         Args:
             order: (K, L), the order in which each direction reads the tokens; None: `scan` of a line of L.
         """
+        if in_float16_region(x_BLC):
+            with torch.autocast(x_BLC.device.type, enabled=False):
+                return self.forward(x_BLC.to(self.in_proj.weight.dtype), order)
         order = self._order(x_BLC) if order is None else order
         x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)
         if self.bimamba == "v2":

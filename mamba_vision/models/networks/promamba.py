@@ -21,7 +21,6 @@ from mamba_vision.models.layers.padding import crop_to
 from mamba_vision.models.layers.promamba_decoder import DetailStem, MaskDecoder
 from mamba_vision.models.layers.prompt_encoder import PromptEncoder
 from mamba_vision.models.layers.prompt_fusion import PromptFusionBlock
-from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.registry import MODELS
 
 PATCH = 16
@@ -139,11 +138,7 @@ class ProMamba(Network):
         # Not a remainder of negative numbers, which exported graphs take otherwise than Python.
         image = F.pad(image, (0, (width + PATCH - 1) // PATCH * PATCH - width,
                               0, (height + PATCH - 1) // PATCH * PATCH - height))  # fmt: skip
-        if in_float16_region(image):
-            with torch.autocast(image.device.type, enabled=False):
-                maps = self.encoder(image.to(self.norms[0].weight.dtype))
-        else:
-            maps = self.encoder(image)
+        maps = self.encoder(image)
         features = [
             norm(feature.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for norm, feature in zip(self.norms, maps[:3])
         ]

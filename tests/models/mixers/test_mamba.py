@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mamba_vision.models.mixers import Mamba
+from mamba_vision.models.mixers import BidirectionalMamba, Mamba
 from mamba_vision.models.mixers.init import init_step_projection_, inverse_softplus, s4d_real_log
 from mamba_vision.registry import MIXERS
 
@@ -101,9 +101,10 @@ def test_rates_stay_float32_in_half_modules() -> None:
 
 @pytest.mark.any_device
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_does_not_overflow(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", ["Mamba", "v1", "v2"])
+def test_autocast_does_not_overflow(kind: str, dtype: torch.dtype) -> None:
     """Gate times state leaves float16 long before its factors do; the output here stays within it."""
-    mixer = Mamba(16)
+    mixer = Mamba(16) if kind == "Mamba" else BidirectionalMamba(16, bimamba=kind)
     with torch.no_grad():
         mixer.in_proj.weight.mul_(40)
         mixer.out_proj.weight.mul_(1e-3)

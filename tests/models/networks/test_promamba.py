@@ -238,6 +238,26 @@ def test_half_precision_is_finite(network, image):
         assert (half - exact).abs().max() < 0.1 * exact.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_streams_beyond_float16(network, image, dtype):
+    """The encoder's and the prompt blocks' streams leave float16's range: all stays finite, and close in float16."""
+    with torch.no_grad():
+        for block in (*network.encoder.layers, *network.fusion):
+            block.mixer.in_proj.weight.mul_(80)
+    seen = []
+    for block in (network.encoder.layers[-1], network.fusion[-1]):
+        block.register_forward_hook(lambda module, given, made: seen.append(made[0].abs().max()))
+    network.train()  # batch norms as training leaves them: fitted to what they see
+    box = torch.tensor([[[4.0, 4.0, 20.0, 30.0]]]).expand(2, 1, 4)
+    exact = network(image, box)
+    with torch.autocast("cpu", dtype=dtype):
+        logits = network(image, box, deep=True)
+    (1e-4 * sum(one.float().mean() for one in logits)).backward()
+    assert min(seen) > 65504 and all(one.isfinite().all() for one in logits)
+    assert dtype == torch.bfloat16 or (logits[0] - exact).abs().max() < 0.1 * exact.abs().max()
+    assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
+
+
 def test_another_scan_order(image):
     network = ProMamba("test", scan=["raster", dict(type="hilbert", schemes=[0])]).eval()
     assert network(image).isfinite().all() and network.fusion[0].mixer.scan.n_directions == 2
