@@ -19,12 +19,24 @@ BATCH_COUNTS = ("**num_batches_tracked",)  # recorded cases leave them out
 
 
 def mixer_options(kw: dict) -> dict:
-    """Published options of the mixer in our words."""
-    kind = kw["bimamba_type"]
+    """Published options of the mixer, as its own constructor or the network's `ssm_cfg` has them, in our words."""
+    same = [
+        "d_state",
+        "d_conv",
+        "expand",
+        "dt_rank",
+        "dt_min",
+        "dt_max",
+        "dt_init",
+        "dt_scale",
+        "dt_init_floor",
+        "conv_bias",
+        "bias",
+    ]
     ours = dict(halve=kw["if_divide_out"], layer_scale=kw.get("init_layer_scale"))
-    if kind == "none":
-        return {**ours, "scan": {"type": "raster"}}
-    return {**ours, "bimamba": kind}
+    ours |= {name: kw[name] for name in same if name in kw} | (kw.get("ssm_cfg") or {})
+    kind = "v1" if kw.get("if_bimamba") else kw["bimamba_type"]
+    return {**ours, "scan": {"type": "raster"}} if kind == "none" else {**ours, "bimamba": kind}
 
 
 def backbone_config(kw: dict, **more) -> dict:
@@ -39,32 +51,40 @@ def backbone_config(kw: dict, **more) -> dict:
         arch=dict(embed_dims=kw["embed_dim"], num_layers=kw["depth"], stride=kw["stride"]),
         img_size=kw["img_size"],
         patch_size=kw["patch_size"],
+        in_channels=kw.get("channels", 3),
         class_token=token,
         out_type=READ_OUT[kw["final_pool_type"]] if token == "none" else "cls_token",
+        abs_pos=kw["if_abs_pos_embed"],
         rope=kw["if_rope"],
         rope_residual=kw["if_rope_residual"],
+        rope_extent=kw["pt_hw_seq_len"],
         flip_ratio=max(kw.get("flip_img_sequences_ratio", 0), 0),
         pairs=kw["if_bidirectional"],
         mixer=mixer_options(kw),
         norm="rms" if kw["rms_norm"] else "ln",
+        norm_eps=kw["norm_epsilon"],
         residual_in_fp32=kw["residual_in_fp32"],
+        drop_rate=kw.get("drop_rate", 0.0),
+        drop_path_rate=kw["drop_path_rate"],
     )
     return {**options, **more}
 
 
 def segmentation_config(kw: dict) -> dict:
+    """As `backbone_config`, with the published constructor's slots as they are: shifted, see the cases' notes."""
     return backbone_config(
-        {**kw, "if_cls_token": False},
+        {**kw, "if_cls_token": False, "d_state": kw["in_chans"], "channels": kw["num_classes"]},
         out_type="featmap",
         out_indices=kw["out_indices"],
         features="residual" if kw["use_residual_as_feature"] else "hidden",
-        last_feature=kw["last_layer_process"],
+        last_feature=kw["last_layer_process"].replace(" & ", "_"),
         pyramid=kw["if_fpn"],
     )
 
 
-def classifier(backbone: dict, classes: int) -> ImageClassifier:
-    kind = "mamba_vision.TokenMaxClsHead" if backbone.get("out_type") == "raw" else "LinearClsHead"
+def classifier(backbone: dict, classes: int, pool: str = "mean") -> ImageClassifier:
+    of_tokens = backbone.get("out_type") == "raw" and pool == "max"
+    kind = "mamba_vision.TokenMaxClsHead" if of_tokens else "LinearClsHead"
     backbone = MODELS.build(backbone)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         return ImageClassifier(backbone, head=dict(type=kind, num_classes=classes, in_channels=backbone.embed_dims))
@@ -83,7 +103,7 @@ def gradients(case, model: torch.nn.Module, names: dict[str, str], **outputs) ->
 def test_mixer(golden, name):
     case = golden(f"vim/{name}")
     kw = case.source["kwargs"]
-    mixer = BidirectionalMamba(kw["d_model"], d_state=kw["d_state"], bias=kw["bias"], **mixer_options(kw))
+    mixer = BidirectionalMamba(kw["d_model"], **mixer_options(kw))
     names = load_published(mixer, case.state_dict()).loaded
     y = mixer(case.inputs()["x"])
     case.check(gradients(case, mixer, names, y=y), y=y)
@@ -118,7 +138,7 @@ def test_block(golden):
 def test_classifier(golden, name):
     case = golden(f"vim/{name}")
     kw, call = case.source["kwargs"], case.source.get("call", {})
-    model = classifier(backbone_config(kw), kw["num_classes"]).eval()
+    model = classifier(backbone_config(kw), kw["num_classes"], kw["final_pool_type"]).eval()
     names = load_published(model, case.state_dict()).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters
 

@@ -31,7 +31,7 @@ def first(x: torch.Tensor) -> torch.Tensor:
 
 def mixer_of(kw: dict) -> nn.Module:
     """Our mixer with a recorded layer's published options."""
-    act = {"torch.nn.GELU": "gelu"}.get(kw.get("act_layer"), "silu")
+    act = str(kw.get("act_layer", "silu")).rpartition(".")[2].lower()  # 'torch.nn.GELU'
     options = dict(d_state=kw["d_state"], dt_rank=kw.get("dt_rank", "auto"), ssm_ratio=kw["ssm_ratio"], act=act)
     options |= dict(
         d_conv=kw.get("d_conv", 3), conv_bias=kw.get("conv_bias", True), ssm_init=kw.get("initialize", "v0")
@@ -51,7 +51,9 @@ def settings_of(kw: dict) -> dict:
         "downsample_version": "downsample",
     }
     arch = {name: kw[name] for name in same.split()} | {ours: kw[theirs] for theirs, ours in renamed.items()}
-    return dict(arch=arch, img_size=kw["imgsize"] if kw["posembed"] else None)
+    more = dict(img_size=kw["imgsize"] if kw["posembed"] else None, patch_size=kw["patch_size"])
+    more |= dict(ssm_drop=kw["ssm_drop_rate"], mlp_drop=kw["mlp_drop_rate"])
+    return dict(arch=arch, in_channels=kw["in_chans"], **more)
 
 
 def classifier(classes: int, **options) -> ImageClassifier:
