@@ -66,22 +66,22 @@ def _step_sizes(signature: Signature) -> list[str]:
         lines += ["bias = Unsqueeze(delta_bias, one)", "biased = Add(delta, bias)"]
         name = "biased"
     if signature.delta_softplus:
-        # max(x, 0) + log(1 + exp(-|x|)): ONNX Runtime takes longer for its own Softplus
+        # ln(1 + e^x), and x itself where e^x is too large; ONNX Runtime takes longer for its own Softplus
         lines += [
-            f"positive = Relu({name})",
-            f"size = Abs({name})",
-            "minus_size = Neg(size)",
-            "small = Exp(minus_size)",
+            "largest = Constant <value_float = 80.0> ()",
+            f"small = Min({name}, largest)",
+            "power = Exp(small)",
             "unit = Constant <value_float = 1.0> ()",
-            "above_one = Add(unit, small)",
+            "above_one = Add(power, unit)",
             "rest = Log(above_one)",
-            "s = Add(positive, rest)",
+            f"s = Max(rest, {name})",
         ]
         name = "s"
     return [*lines, f"s_LbD = Transpose <perm = [2, 0, 1]> ({name})"]
 
 
 _SIZES = [
+    "zero = Constant <value_ints = [0]> ()",
     "one = Constant <value_ints = [1]> ()",
     "minus_one = Constant <value_ints = [-1]> ()",
     "three = Constant <value_ints = [3]> ()",
@@ -123,24 +123,70 @@ _MANY_STATES = [
     "y_LbD = Reshape(y_LbG1R, flat)",
 ]
 
+# The sequence is cut into K chunks of T steps, about as many as the chunks are long: a short scan goes through all
+# chunks side by side, from zero states, another one through the chunks, and what enters a chunk is added to its steps.
 _ONE_STATE = [
     "A_line = Reshape(A, minus_one)",
     "rates = Mul(s_LbD, A_line)",
     "decays = Exp(rates)",
     "x_LbD = Mul(s_LbD, u_LbD)",
-    "steps = Concat <axis = 0> (L, b, G, R)",
-    "a_LbGR = Reshape(decays, steps)",
-    "x_LbGR = Reshape(x_LbD, steps)",
+    "by_group = Concat <axis = 0> (L, b, G, R)",
+    "x_LbGR = Reshape(x_LbD, by_group)",
     "added_LbGR = Mul(x_LbGR, B_LbGN)",
-    "state_shape = Concat <axis = 0> (b, G, R)",
-    "nothing = ConstantOfShape <value = float[1] {0.0}> (state_shape)",
-    """last, y_LbGR = Scan <num_scan_inputs = 3, body = step
-    (float[b, G, R] h, float[b, G, R] at, float[b, G, R] xt, float[b, G, one] Ct)
-    => (float[b, G, R] new, float[b, G, R] yt)
+    "added = Reshape(added_LbGR, flat)",
+    "zero_index = Constant <value_int = 0> ()",
+    "one_index = Constant <value_int = 1> ()",
+    "L_float = Cast <to = 1> (L)",
+    "root = Sqrt(L_float)",
+    "T_float = Ceil(root)",
+    "T = Cast <to = 7> (T_float)",
+    "L_minus_one = Sub(L, one)",
+    "longer = Add(L_minus_one, T)",
+    "K = Div(longer, T)",
+    "T_index = Squeeze(T, zero)",
+    "K_index = Squeeze(K, zero)",
+    "L_index = Squeeze(L, zero)",
+    "t = Range(zero_index, T_index, one_index)",
+    "k = Range(zero_index, K_index, one_index)",
+    "first_steps = Mul(k, T)",
+    "t_T1 = Unsqueeze(t, one)",
+    "past = Add(t_T1, first_steps)",
+    "steps_TK = Min(past, L_minus_one)",  # behind the end: any step will do, nothing comes after it
+    "a_TKbD = Gather <axis = 0> (decays, steps_TK)",
+    "x_TKbD = Gather <axis = 0> (added, steps_TK)",
+    "chunks = Concat <axis = 0> (K, b, D_all)",
+    "nothing = ConstantOfShape <value = float[1] {0.0}> (chunks)",
+    "whole = ConstantOfShape <value = float[1] {1.0}> (chunks)",
+    """h_end, p_end, h_TKbD, p_TKbD = Scan <num_scan_inputs = 2, body = step
+    (float[K, b, D] h, float[K, b, D] p, float[K, b, D] at, float[K, b, D] xt)
+    => (float[K, b, D] new, float[K, b, D] left, float[K, b, D] ht, float[K, b, D] pt)
     {
         kept = Mul(at, h)
         new = Add(kept, xt)
-        yt = Mul(Ct, new)
-    }> (nothing, a_LbGR, added_LbGR, C_LbGN)""",
+        left = Mul(at, p)
+        ht = Identity(new)
+        pt = Identity(left)
+    }> (nothing, whole, a_TKbD, x_TKbD)""",
+    "states = Concat <axis = 0> (b, D_all)",
+    "start = ConstantOfShape <value = float[1] {0.0}> (states)",
+    """last, entering = Scan <num_scan_inputs = 2, body = carry
+    (float[b, D] c, float[b, D] pk, float[b, D] hk) => (float[b, D] next, float[b, D] before)
+    {
+        before = Identity(c)
+        carried = Mul(pk, c)
+        next = Add(carried, hk)
+    }> (start, p_end, h_end)""",
+    "brought = Mul(p_TKbD, entering)",
+    "all_h = Add(h_TKbD, brought)",
+    "rows = Concat <axis = 0> (minus_one, b, G, R)",
+    "h_rows = Reshape(all_h, rows)",
+    "l = Range(zero_index, L_index, one_index)",
+    "chunk = Div(l, T)",
+    "begin = Mul(chunk, T)",
+    "within = Sub(l, begin)",
+    "row = Mul(within, K)",
+    "places = Add(row, chunk)",
+    "h_LbGR = Gather <axis = 0> (h_rows, places)",
+    "y_LbGR = Mul(h_LbGR, C_LbGN)",
     "y_LbD = Reshape(y_LbGR, flat)",
 ]
