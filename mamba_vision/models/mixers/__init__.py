@@ -7,6 +7,7 @@ from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.models.mixers.mamba2 import Mamba2, Mamba2Simple
 from mamba_vision.models.mixers.multi_input import MultiInputMamba
 from mamba_vision.models.mixers.multi_mamba import MultiMamba
+from mamba_vision.models.mixers.s4 import S4D, S4Block
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.models.mixers.semantic_scan import SemanticScan
 from mamba_vision.models.mixers.shared_paths import SharedPathsMamba
@@ -15,6 +16,7 @@ from mamba_vision.models.mixers.ssd2d import SSD2D
 from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 
 __all__ = [
+    "S4D",
     "SS2D",
     "SSD2D",
     "BiAttention",
@@ -28,6 +30,7 @@ __all__ = [
     "Mamba2Simple",
     "MultiInputMamba",
     "MultiMamba",
+    "S4Block",
     "ScanInputs",
     "SemanticScan",
     "SharedPathsMamba",

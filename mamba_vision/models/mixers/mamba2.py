@@ -257,7 +257,7 @@ class Mamba2(nn.Module):
 
 @MIXERS.register_module()
 class Mamba2Simple(Mamba2):
-    """mamba_ssm's `Mamba2Simple`: `Mamba2` with the norm's statistics over all channels, and states that may be learned.
+    """mamba_ssm's `Mamba2Simple`: `Mamba2` with one norm over all channels, and states that may be learned.
 
     Args:
         learnable_init_states: Learn the state (H, P, N) before the first token, from zero.
