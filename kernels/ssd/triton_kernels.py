@@ -206,11 +206,11 @@ def gradients(
 
     # gradients of the exponents: of cum_t - cum_r, of cum_t from the start, of cum_end - cum_r, of cum_end
     inner = dweight * weight
+    dcum = tl.sum(inner, 1) - tl.sum(inner, 0) + tl.sum(C_t * gS, 1)
     behind = tl.sum(xs * GB, 1)
-    dcum = tl.sum(inner, 1) - tl.sum(inner, 0) + tl.sum(C_t * gS, 1) - behind
-    dtotal = tl.sum(behind, 0) + survives * tl.sum(tl.sum(G * S, 1), 0)
-    dcum += tl.where(o == Q - 1, dtotal, 0.0)
-    ds_A = tl.cumsum(dcum, 0, reverse=True)
+    # step t is part of cum_r for r >= t; of what decays to the end, it is part for r < t
+    ds_A = tl.cumsum(dcum, 0, reverse=True) + tl.cumsum(behind, 0) - behind
+    ds_A += survives * tl.sum(tl.sum(G * S, 1), 0)
     ds = ds_A * tl.load(A + h) + tl.sum(dxs * x_t, 1)
 
     t = first + o
