@@ -21,15 +21,21 @@ def vim_settings(kw: dict) -> dict:
         arch=dict(embed_dims=kw["embed_dim"], num_layers=kw["depth"], search=search),
         directions=kw["directions"],
         img_size=kw["img_size"],
+        patch_size=kw.get("patch_size", 16),
+        in_channels=kw.get("channels", 3),
         class_token="middle" if kw.get("use_middle_cls_token") else "none",
         norm="rms" if kw["rms_norm"] else "ln",
+        norm_eps=kw.get("norm_epsilon", 1e-5),
         rope=kw["if_rope"],
+        rope_residual=kw["if_rope_residual"],
         residual_in_fp32=kw["residual_in_fp32"],
     )
 
 
 def vmamba_settings(kw: dict) -> dict:
-    return dict(dims=kw["dims"], depths=kw["depths"], directions=kw["directions"], arch=None)
+    searching = dict(search=True) if kw["directions"] is None else dict(directions=kw["directions"])
+    more = dict(patch_size=kw.get("patch_size", 4), in_channels=kw.get("in_chans", 3))
+    return dict(arch=None, dims=kw["dims"], depths=kw["depths"], **searching, **more)
 
 
 def classifier(backbone: nn.Module, classes: int) -> ImageClassifier:
@@ -62,7 +68,8 @@ def test_vim_layer(golden, name):
     kw = case.source["kwargs"]
     scan = dict(type="local", class_token=kw.get("use_middle_cls_token", False))
     scan |= dict(directions=kw["directions"]) if kw["directions"] else {}
-    mixer = MultiMamba(kw["d_model"], scan=scan, search=not kw["directions"])
+    options = {name: kw[name] for name in ("d_state", "d_conv", "expand", "dt_rank") if name in kw}
+    mixer = MultiMamba(kw["d_model"], scan=scan, search=not kw["directions"], **options)
     names = load_published(mixer, case.state_dict()).loaded
     assert all(ours == theirs for theirs, ours in names.items())
     assert sum(p.numel() for p in mixer.parameters()) == case.parameters
@@ -75,7 +82,8 @@ def test_vmamba_layer(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
     scan = dict(type="local", directions=kw["directions"]) if kw["directions"] else None
-    mixer = LocalSS2D(kw["d_model"], scan=scan, search=not kw["directions"])
+    options = {name: kw[name] for name in ("d_state", "dt_rank", "d_conv", "conv_bias") if name in kw}
+    mixer = LocalSS2D(kw["d_model"], scan=scan, search=not kw["directions"], **options)
     names = load_published(mixer, case.state_dict()).loaded
     assert sum(p.numel() for p in mixer.parameters()) == case.parameters
     out = mixer(case.inputs()["tokens"])
@@ -88,7 +96,7 @@ def test_vmamba_layer(golden, name):
 def test_vim_classifier(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
-    backbone = LocalVim(**vim_settings(kw)) if kw else LocalVim("tiny")
+    backbone = LocalVim(**vim_settings(kw)) if kw else LocalVim(name.removeprefix("local_vim_"))
     model = classifier(backbone, case.outputs["logits"]["shape"][1])
     names = load_published(model, {"state_dict": case.state_dict()}, skip=["backbone.rope.*"]).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters

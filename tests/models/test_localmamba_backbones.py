@@ -112,6 +112,16 @@ def test_any_scan_order(scan, token):
     assert vmamba(torch.randn(2, 3, 32, 48))[-1].shape == (2, 128, 1, 2)
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_the_residual_stream_turns_unless_told(turned):
+    model, seen = small("LocalVim", rope_residual=turned).eval(), {}
+    for index in (0, 1):
+        hook = lambda _, given, out, index=index: seen.update({index: (given[1], out[1])})  # noqa: E731
+        model.layers[index].register_forward_hook(hook)
+    model(torch.randn(1, 3, 64, 64))
+    assert torch.equal(seen[1][0], seen[0][1]) is not turned
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_columns_where_they_belong(system):
     """Right and published return of columns differ on maps that are not square, and agree on square ones."""

@@ -20,19 +20,8 @@ BATCH_COUNTS = ("**num_batches_tracked",)  # recorded cases leave them out
 
 def mixer_options(kw: dict) -> dict:
     """Published options of the mixer, as its own constructor or the network's `ssm_cfg` has them, in our words."""
-    same = [
-        "d_state",
-        "d_conv",
-        "expand",
-        "dt_rank",
-        "dt_min",
-        "dt_max",
-        "dt_init",
-        "dt_scale",
-        "dt_init_floor",
-        "conv_bias",
-        "bias",
-    ]
+    same = ["d_state", "d_conv", "expand", "dt_rank", "conv_bias", "bias"]
+    same += ["dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor"]
     ours = dict(halve=kw["if_divide_out"], layer_scale=kw.get("init_layer_scale"))
     ours |= {name: kw[name] for name in same if name in kw} | (kw.get("ssm_cfg") or {})
     kind = "v1" if kw.get("if_bimamba") else kw["bimamba_type"]

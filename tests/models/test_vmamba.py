@@ -207,6 +207,14 @@ def test_dense_features(golden):
     assert all(m.is_contiguous() for m in maps)
 
 
+def test_without_out_indices_the_last_map_comes_unnormed():
+    model, x = VMamba("test", out_indices=()), torch.randn(1, 3, 36, 52)
+    kept = []
+    model.layers[-1].blocks[-1].register_forward_hook(lambda _, __, out: kept.append(out))
+    (found,) = model(x)
+    assert torch.equal(found, first(kept[0])) and not any("outnorm" in name for name in model.state_dict())
+
+
 def test_upernet(golden):
     case = golden("vmamba/upernet_micro")
     kw = case.source["kwargs"]

@@ -75,6 +75,7 @@ class LocalVim(Network):
         norm_eps: of all norms.
         rope: turn hidden and residual stream by rotary positions before every block. None: where there is no class
             token.
+        rope_residual: False leaves the residual stream unturned.
         mixer: more options of the mixer, `MultiMamba`.
         residual_in_fp32: keep the residual stream in float32.
         drop_rate: dropout behind the positions.
@@ -110,6 +111,7 @@ class LocalVim(Network):
         norm: str = "rms",
         norm_eps: float = 1e-5,
         rope: bool | None = None,
+        rope_residual: bool = True,
         mixer: dict | None = None,
         residual_in_fp32: bool = True,
         drop_rate: float = 0.0,
@@ -135,7 +137,7 @@ class LocalVim(Network):
         self.out_indices = checked_indices(out_indices, self.num_layers)
         if self.out_type != "featmap" and self.out_indices != (self.num_layers - 1,):
             raise ValueError(f"out_indices: found {out_indices}, expected -1 with out_type {self.out_type!r}")
-        self.frozen_stages, self.with_cp = frozen_stages, with_cp
+        self.frozen_stages, self.with_cp, self.rope_residual = frozen_stages, with_cp, rope_residual
 
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(in_channels, self.embed_dims, patch_size, patch_size)
@@ -175,7 +177,8 @@ class LocalVim(Network):
         for index, layer in enumerate(self.layers):
             if tables is not None:
                 hidden_BTC = rotate(hidden_BTC, tables)
-                residual_BTC = None if residual_BTC is None else rotate(residual_BTC, tables)
+                if self.rope_residual and residual_BTC is not None:
+                    residual_BTC = rotate(residual_BTC, tables)
             orders = orders_around(layer.mixer.scan, grid, self._places(grid), x.device)
             hidden_BTC, residual_BTC = self._block(layer, hidden_BTC, residual_BTC, orders)
             if self.out_type == "featmap":

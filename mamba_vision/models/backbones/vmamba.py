@@ -66,7 +66,7 @@ class VMamba(Network):
     Args:
         arch: a name of `ARCHS`, or a dict of the settings from `dims` to `downsample`.
         in_channels: channels of the image.
-        out_indices: stages whose maps are returned.
+        out_indices: stages whose maps are returned; none of them: the last one's map, not normed.
         dims: width of the first stage, doubling from stage to stage, or of every stage.
         depths: blocks of every stage.
         ssm_ratio: inner width of the mixer over the stage's; 0 for blocks without mixer.
@@ -115,7 +115,7 @@ class VMamba(Network):
         self,
         arch: str | dict | None = "tiny",
         in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         dims: int | Sequence[int] | None = None,
         depths: Sequence[int] | None = None,
         ssm_ratio: float | None = None,
@@ -155,7 +155,7 @@ class VMamba(Network):
         stages = range(len(s["depths"]))
         self.dims = [s["dims"] * 2**i for i in stages] if isinstance(s["dims"], int) else list(s["dims"])
         self.depths, self.embed_dims, self.frozen_stages = tuple(s["depths"]), self.dims[-1], frozen_stages
-        self.out_indices = checked_indices(out_indices, len(self.depths))
+        self.out_indices = () if out_indices in ((), []) else checked_indices(out_indices, len(self.depths))
         if len(self.dims) != len(self.depths):
             raise ValueError(f"dims: found {len(self.dims)} widths, expected one for each of {len(self.depths)} stages")
 
@@ -202,7 +202,7 @@ class VMamba(Network):
             if i in self.out_indices:
                 normed = getattr(self, f"outnorm{i}")(feature_BHWC)
                 outs.append(normed.permute(0, 3, 1, 2).contiguous())
-        return tuple(outs)
+        return tuple(outs) or (x_BHWC.permute(0, 3, 1, 2).contiguous(),)
 
     def fit_published(self, name: str, value: Tensor) -> Tensor:
         """A checkpoint's tensor in this model's shape: positions resampled; matrices that were stored flat, or as 1 x 1

@@ -30,7 +30,8 @@ def resize_positions(
     rows, columns = grid
     if positions_1LC.shape[1] != rows * columns:
         raise ValueError(f"positions: found {positions_1LC.shape[1]} rows, expected {rows} x {columns}")
-    table_1CHW = positions_1LC.float().transpose(1, 2).unflatten(2, (rows, columns))
+    wide = torch.promote_types(positions_1LC.dtype, torch.float32)
+    table_1CHW = positions_1LC.to(wide).transpose(1, 2).unflatten(2, (rows, columns))
     resized_1CHW = F.interpolate(table_1CHW, size=tuple(new_grid), mode=mode, align_corners=False)
     return resized_1CHW.flatten(2).transpose(1, 2).to(positions_1LC.dtype)
 

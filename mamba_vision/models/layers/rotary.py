@@ -29,17 +29,18 @@ def rotary_tables(
         raise ValueError(f"channels: found {channels}, expected a multiple of 4 for a rotary embedding of two axes")
     device = None if like is None else like.device
     half = channels // 2
-    frequencies = 10000.0 ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+    dtype = torch.float32 if like is None else like.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    frequencies = 10000.0 ** (-torch.arange(0, half, 2, device=device, dtype=wide) / half)
 
     def angles(length: int) -> Tensor:
-        positions = torch.arange(length, device=device, dtype=torch.float32) / length * extent
+        positions = torch.arange(length, device=device, dtype=wide) / length * extent
         return (positions[:, None] * frequencies).repeat_interleave(2, dim=1)
 
     rows, columns = angles(grid[0]), angles(grid[1])
     angle_HWC = torch.cat(
         [rows[:, None].expand(-1, grid[1], -1), columns[None].expand(grid[0], -1, -1)], dim=2
     ).flatten(0, 1)
-    dtype = torch.float32 if like is None else like.dtype
     return angle_HWC.cos().to(dtype), angle_HWC.sin().to(dtype)
 
 
