@@ -7,12 +7,8 @@ can be taken axis by axis, and the result is the same however the volume is cut 
 Layouts: image (C, S0, S1, S2), logits (K, S0, S1, S2), in the network's axes.
 """
 
-import contextlib
 import itertools
 import math
-import mmap
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +20,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
 from mamba_vision.utils.memory import available_memory, format_size
+from mamba_vision.utils.scratch_array import ScratchArray
 
 Predictor = Callable[[Tensor], Tensor]
 BUFFERS = ("auto", "memory", "file", "gpu")
@@ -32,7 +29,7 @@ _COPIES = 3  # a tile is held by MONAI as sum and as count, and once more while 
 
 
 class LogitsStore:
-    """Room for (K, S0, S1, S2) float32 sums: zeros in memory, on a GPU, or in a nameless file that goes when closed.
+    """Room for (K, S0, S1, S2) float32 sums: zeros in memory or in a file (ScratchArray), or on a GPU.
 
     Attributes:
         array: the sums, writable; a tensor on a GPU, else a NumPy array.
@@ -48,31 +45,14 @@ class LogitsStore:
         Raises:
             OSError: the folder has not enough room.
         """
-        self._map = self._file = None
+        self._scratch = None
         self.windows = 0
-        size = math.prod(shape) * 4
         if device is not None:
             self.array = torch.zeros(tuple(shape), device=device)
-            self.where = f"{format_size(size)} of logits on {device}"
+            self.where = f"{format_size(math.prod(shape) * 4)} of logits on {device}"
             return
-        if scratch is None:
-            self.array = np.zeros(shape, np.float32)
-            self.where = f"{format_size(size)} of logits in memory"
-            return
-        free = shutil.disk_usage(scratch).free
-        if free < size:
-            raise OSError(f"{scratch}: {format_size(size)} are needed for the logits, {format_size(free)} are free")
-        self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (closed by close)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash while writing
-            os.posix_fallocate(self._file.fileno(), 0, size)
-        else:
-            self._file.truncate(size)
-        self._map = mmap.mmap(self._file.fileno(), size)
-        classes, rows, *plane = shape
-        # Rows come first in the file: what is finished is then one stretch, which `release` can give back.
-        self._row_size = size // rows
-        self.array = np.moveaxis(np.frombuffer(self._map, np.float32).reshape(rows, classes, *plane), 1, 0)
-        self.where = f"{format_size(size)} of logits in a temporary file in {scratch}"
+        self._scratch = ScratchArray(shape, scratch)
+        self.array, self.where = self._scratch.array, self._scratch.where
 
     def add(self, place: tuple[slice, ...], logits: Tensor) -> None:
         """Add (K, *tile) at `place` of (S0, S1, S2)."""
@@ -82,18 +62,14 @@ class LogitsStore:
 
     def release(self, rows: int) -> None:
         """The first `rows` rows of axis S0 are not needed soon: their memory, not what is there, goes to the system."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            length = rows * self._row_size // mmap.PAGESIZE * mmap.PAGESIZE
-            if length:
-                self._map.madvise(mmap.MADV_DONTNEED, 0, length)
+        if self._scratch is not None:
+            self._scratch.release(rows)
 
     def close(self) -> None:
         """Give memory and file back; `array` must not be used any more."""
         self.array = None
-        if self._map is not None:
-            with contextlib.suppress(BufferError):  # somebody still holds a view: it goes with that
-                self._map.close()
-            self._file.close()
+        if self._scratch is not None:
+            self._scratch.close()
 
     def __enter__(self) -> "LogitsStore":
         return self
@@ -206,12 +182,6 @@ def mirrored(predictor: Predictor, axes: Sequence[int]) -> Predictor:
         return total / len(flips)
 
     return predict
-
-
-def choose_scratch(shape: Sequence[int], max_memory: int | None, scratch: str | Path | None) -> str | Path | None:
-    """The folder for a LogitsStore of this shape; None if it fits into `max_memory` (default: half of what is free)."""
-    fits = 4 * math.prod(shape) <= (max_memory or available_memory() // 2)
-    return None if fits else scratch or tempfile.gettempdir()
 
 
 def _starts(length: int, side: int, overlap: float) -> list[int]:

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, choose_scratch, sliding_window_logits
+from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, sliding_window_logits
 from mamba_vision.apis.volume_cascade import add_previous, low_resolution
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble, ensemble_predictor
 from mamba_vision.apis.volume_inputs import Scan, check_channels, to_volume
 from mamba_vision.apis.volume_result import VolumeResult
+from mamba_vision.utils.scratch_array import choose_scratch
 from mamba_vision.volumes.components import KeepLargest, apply_steps, load_steps, steps_as_json
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.preprocess import Case, prepare_labels, preprocess

@@ -27,7 +27,7 @@ __getattr__ = lazy_names(
         "PictureSegmentor": "mamba_vision.deploy.segment",
         "PromptSegmentor": "mamba_vision.deploy.prompt",
         "Restorer": "mamba_vision.deploy.restore",
-        "ScanSegmentor": "mamba_vision.deploy.segment",
+        "ScanSegmentor": "mamba_vision.deploy.scans",
         "Sharpener": "mamba_vision.deploy.restore",
     },
 )

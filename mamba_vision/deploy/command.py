@@ -12,8 +12,10 @@ from mamba_vision.deploy.model_file import ModelFile
 from mamba_vision.deploy.pictures import read_rgb
 from mamba_vision.deploy.prompt import PromptSegmentor
 from mamba_vision.deploy.restore import Fuser, Restorer, Sharpener
-from mamba_vision.deploy.segment import PictureSegmentor, ScanSegmentor
+from mamba_vision.deploy.scans import ScanSegmentor
+from mamba_vision.deploy.segment import PictureSegmentor
 from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.memory import parse_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -51,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--channels", action="store_true", help="the inputs are the channels of one scan")
     command.add_argument("--tta", choices=("flips", "none"), default="flips", help="of scans")
     command.add_argument("--overlap", type=float, default=0.5, help="of windows in scans")
+    command.add_argument("--max-memory", metavar="SIZE",
+                         help="main memory for the logits of a scan, e.g. 8G; beyond it they go to a temporary file "
+                              "(default: half of what is free)")  # fmt: skip
+    command.add_argument("--no-postprocessing", action="store_false", dest="postprocessing",
+                         help="without the clean-up that validation chose, of scans")  # fmt: skip
+    command.add_argument("--lowres", type=Path, metavar="MODEL.onnx",
+                         help="a cascade's first model; default: MODEL_lowres.onnx beside the second")  # fmt: skip
     add("restore", _restore, "Restore pictures.")
     add("fuse", _fuse, "Make one picture of two; or sharpen an image (.npy) by its guide (.npy).", 2)
     command = add("prompt", _prompt, "The mask of what boxes and points say.", 1)
@@ -96,7 +105,9 @@ def _segment_scans(model: ModelFile, args: argparse.Namespace) -> int:
     from mamba_vision.volumes import find_scans
     from mamba_vision.volumes.scans import ScanFiles
 
-    segmentor = ScanSegmentor(model)
+    memory = None if args.max_memory is None else parse_size(args.max_memory)
+    options = {"library": args.library, "threads": args.threads}
+    segmentor = ScanSegmentor(model, args.lowres, **options)
     if args.channels:
         scans = [ScanFiles(args.inputs[0].name.split(".")[0].removesuffix("_0000"), tuple(args.inputs))]
     else:
@@ -104,7 +115,11 @@ def _segment_scans(model: ModelFile, args: argparse.Namespace) -> int:
 
     def one(scan: ScanFiles) -> str:
         target = _target(args.out, Path(scan.case), scans, ".nii.gz")
-        result = segmentor(list(scan.images), args.tta, args.overlap)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        result = segmentor(
+            list(scan.images), args.tta, args.overlap, max_memory=memory, scratch=target.parent,
+            postprocessing=args.postprocessing,
+        )  # fmt: skip
         result.save(target)
         ml = abs(np.linalg.det(result.volume.affine[:3, :3])) / 1000
         sizes = [f"{name} {(result.mask == value).sum() * ml:.4g} ml" for name, value in result.labels.items() if value]

@@ -36,6 +36,7 @@ def sliding_window(
     out: np.ndarray,
     profile: Callable[[int], np.ndarray] = gaussian,
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[int], None] | None = None,
 ) -> None:
     """Add the weighted mean of all windows' predictions to `out`.
 
@@ -47,23 +48,27 @@ def sliding_window(
         out: (K, *S) float32, zeros, or a part of a larger sum.
         profile: weights of a window along an axis of that length.
         progress: called with windows done and all windows.
+        finished: called with a number of rows along the first axis to which nothing is added any more.
     """
     sides = image.shape[1:]
-    grow = [(max(want - have, 0) // 2, max(want - have, 0)) for have, want in zip(sides, window)]
-    padded = np.pad(image, [(0, 0), *((before, both - before) for before, both in grow)])
-    firsts = [starts(*one) for one in zip(padded.shape[1:], window, intervals)]
-    shares = [_shares(*one, profile) for one in zip(padded.shape[1:], window, firsts)]
+    padded = [max(pair) for pair in zip(sides, window)]
+    before = [(want - have) // 2 for have, want in zip(sides, padded)]
+    firsts = [starts(*one) for one in zip(padded, window, intervals)]
+    shares = [_shares(*one, profile) for one in zip(padded, window, firsts)]
     total = np.prod([len(one) for one in firsts], dtype=int)
     for done, corner in enumerate(itertools.product(*firsts), start=1):
-        part = tuple(slice(first, first + side) for first, side in zip(corner, window))
-        logits = predict(np.ascontiguousarray(padded[(slice(None), *part)][None], dtype=np.float32))[0]
-        inside, target = [slice(None)], [slice(None)]
-        for axis, (first, (before, _), side) in enumerate(zip(corner, grow, sides)):
-            share = shares[axis][first].reshape(-1, *[1] * (len(sides) - 1 - axis))
-            logits = logits * share
-            low, high = max(first, before), min(first + window[axis], before + side)
+        if finished is not None:
+            finished(corner[0])
+        inside, target = [slice(None)], [slice(None)]  # what of the window is image, and where it lies there
+        for first, margin, side, length in zip(corner, before, window, sides):
+            low, high = max(first, margin), min(first + side, margin + length)
             inside.append(slice(low - first, high - first))
-            target.append(slice(low - before, high - before))
+            target.append(slice(low - margin, high - margin))
+        part = np.zeros((1, len(image), *window), np.float32)
+        part[0][tuple(inside)] = image[tuple(target)]
+        logits = predict(part)[0]
+        for axis, first in enumerate(corner):
+            logits = logits * shares[axis][first].reshape(-1, *[1] * (len(sides) - 1 - axis))
         out[tuple(target)] += logits[tuple(inside)]
         if progress is not None:
             progress(done, int(total))

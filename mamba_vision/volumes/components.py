@@ -77,16 +77,30 @@ def load_steps(path: str | Path, labels: Mapping[str, int]) -> tuple[KeepLargest
         VolumeError: no such file, not in this form, or made for other labels.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        steps = tuple(KeepLargest(str(step["name"]), tuple(step["labels"])) for step in content["steps"])
+        content = json.loads(Path(path).read_text(encoding="utf-8"))["steps"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"no usable steps ({type(error).__name__}: {error})"
-        expected = '{"steps": [{"name": ..., "labels": [values]}, ...]}'
-        raise VolumeError(path, found, expected, "tools/find_postprocessing.py writes it") from error
+        raise _unusable(path, error) from error
+    return steps_from_json(content, labels, path)
+
+
+def steps_from_json(
+    content: object, labels: Mapping[str, int], source: str | Path = "postprocessing"
+) -> tuple[KeepLargest, ...]:
+    """The inverse of steps_as_json; raises as load_steps, errors name the `source`."""
+    try:
+        steps = tuple(KeepLargest(str(step["name"]), tuple(step["labels"])) for step in content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(source, error) from error
     unknown = sorted({label for step in steps for label in step.labels} - set(labels.values()))
     if unknown:
-        raise VolumeError(path, f"labels {unknown}", f"those of the model: {dict(labels)}")
+        raise VolumeError(source, f"labels {unknown}", f"those of the model: {dict(labels)}")
     return steps
+
+
+def _unusable(source: str | Path, error: Exception) -> VolumeError:
+    found = f"no usable steps ({type(error).__name__}: {error})"
+    expected = '{"steps": [{"name": ..., "labels": [values]}, ...]}'
+    return VolumeError(source, found, expected, "tools/find_postprocessing.py writes it")
 
 
 def steps_as_json(steps: Sequence[KeepLargest]) -> list[dict]:
