@@ -12,7 +12,10 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 from pathlib import Path
+
+from mamba_vision.utils.tool_exit import run_tool
 
 # name: batch, channels, length, states, gate
 SCANS = {
@@ -50,12 +53,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", default="128,3,224,224", help="shape of a model's input (default: %(default)s)")
     parser.add_argument("--shapes", nargs="+", help="names of shapes (default: all)")
     parser.add_argument("--backend", choices=("triton", "native", "portable", "reference"), help="default: by device")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument(
-        "--baseline", type=Path, default=Path(__file__).parent.parent / "benchmarks/published_h200.json"
-    )
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"))
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16",
+                        help="of the inputs (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=30, help="timed runs (default: %(default)s)")
+    parser.add_argument("--baseline", type=Path, help="published times to compare with (default: those of an H200)",
+                        default=Path(__file__).parent.parent / "benchmarks/published_h200.json")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"),
+                        help="JSON to write (default: %(default)s)")  # fmt: skip
     parser.add_argument("--plot", type=Path, help="also draw fractions of the floor and ratios here")
     return parser.parse_args()
 
@@ -461,4 +465,4 @@ def plot(results: list[dict], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

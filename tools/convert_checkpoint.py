@@ -13,6 +13,8 @@ import ast
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 SUFFIXES = (".pth", ".safetensors")
 
 
@@ -103,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

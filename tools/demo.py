@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 TOOLS = Path(__file__).resolve().parent
 
 
@@ -67,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

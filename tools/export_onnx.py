@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -23,7 +25,8 @@ def parse_args() -> argparse.Namespace:
         help="sizes that stay free: batch height width depth; none: all fixed; default: all that can be",
     )  # fmt: skip
     parser.add_argument("--opset", type=int, default=20, help="version of the standard operators, 18 to 23")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+                        help="of weights and products (default fp32); int8 quantizes inputs at run time")  # fmt: skip
     return parser.parse_args()
 
 
@@ -59,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_tool(main))

@@ -15,7 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options
+from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
+from mamba_vision.utils.tool_exit import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -73,10 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         print("\ninterrupted; the same command with --skip-existing goes on", file=sys.stderr)
         return 130
     console.print(f"{len(pairs) - len(failures)} of {len(pairs)} fused", markup=False)
-    for source, reason in failures.items():
-        print(f"failed: {source}: {reason}", file=sys.stderr)
+    say_failures(failures)
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -11,7 +11,10 @@ blocks of the right hemisphere; the test case is the whole left hemisphere. OUT 
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from mamba_vision.utils.tool_exit import run_tool
 
 LABELS = {"background": 0, "gray matter": 1, "white matter": 2}
 BLOCK_MM = (None, 84.0, 96.0)  # a training block: the hemisphere's whole width, length and height in mm
@@ -134,4 +137,4 @@ Next:  python tools/plan.py {args.out} --work-dir work_dirs/demo --preset fast""
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -13,7 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options
+from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
+from mamba_vision.utils.tool_exit import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,15 +51,17 @@ def main(argv: list[str] | None = None) -> int:
         preview=args.preview, skip_existing=args.skip_existing,
     )  # fmt: skip
     device = next(model.parameters()).device
-    console.print(f"{len(pictures)} picture{'s'[: len(pictures) > 1]}; {model.variant}, x{model.scale}, on {device}")
+    console.print(f"{len(pictures)} picture{'s'[: len(pictures) > 1]}; {model.variant}, x{model.scale}, on {device}",
+                  markup=False)  # fmt: skip
     try:
         failures = restore_pictures(model, pictures, args.out, options, console)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --skip-existing goes on", file=sys.stderr)
         return 130
-    console.print(f"{len(pictures) - len(failures)} of {len(pictures)} restored, in {args.out}")
+    console.print(f"{len(pictures) - len(failures)} of {len(pictures)} restored, in {args.out}", markup=False)
+    say_failures(failures)
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -14,6 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,10 +76,8 @@ def main() -> int:
             found = search_result(args.config, args.checkpoint, options, args.keep, args.recipe)
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
-        return 128 + stop.signum
-    except (ValueError, FileNotFoundError, TrainingDivergedError) as error:
-        if os.environ.get("MAMBA_VISION_TRACEBACK"):
-            raise
+        return stop.status
+    except TrainingDivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

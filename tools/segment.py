@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 
 from mamba_vision.utils.memory import format_size, parse_size
+from mamba_vision.utils.tool_exit import run_tool
 
 # As apis.segmentation_files, sliding_window and volume_inference have them, which would take seconds to import.
 FORMATS = ("nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
@@ -210,4 +211,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

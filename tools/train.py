@@ -14,6 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,10 +88,8 @@ def main() -> int:
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         return stop.status
-    except (ValueError, FileNotFoundError, TrainingDivergedError, OutOfMemoryError) as error:
-        if os.environ.get("MAMBA_VISION_TRACEBACK"):
-            raise
-        print(f"error: {error}\n(MAMBA_VISION_TRACEBACK=1 shows where it comes from)", file=sys.stderr)
+    except (TrainingDivergedError, OutOfMemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped without saving", file=sys.stderr)
@@ -110,4 +110,4 @@ def leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(run_tool(main))

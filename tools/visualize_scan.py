@@ -14,6 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,4 +131,4 @@ def _value(text: str) -> object:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

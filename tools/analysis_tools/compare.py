@@ -11,11 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_a", type=Path, metavar="RUN_A")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B")
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the run that is there, as described above")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the run that may be better")
     scores = ["dice", "surface_dice", "hd95_mm"]
     said = f"columns of cases.csv, all corrected for (default: {' '.join(scores)})"
     parser.add_argument("--metrics", nargs="+", default=scores, metavar="NAME", help=said)
@@ -50,4 +52,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "models.md"
 
 
@@ -41,4 +43,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

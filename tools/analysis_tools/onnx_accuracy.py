@@ -4,12 +4,15 @@ python tools/analysis_tools/onnx_accuracy.py configs/vim/vim-micro_digits.py fp3
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from mamba_vision.utils.tool_exit import run_tool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", type=Path, help="configuration of a classifier, whose test data are taken")
     parser.add_argument(
         "models", type=Path, nargs="+", help="exported from this configuration; the first is the measure"
     )
@@ -57,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -11,10 +11,13 @@ process with one thread, medians of interleaved runs, with weights as initialize
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from mamba_vision.utils.tool_exit import run_tool
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "onnx.md"
 HEAD = """# Models as ONNX files
@@ -34,8 +37,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="names of mamba_vision.list_models()")
     parser.add_argument("--all", action="store_true", help="every published variant but generators")
     parser.add_argument("--library", type=Path, help="our operators, from `python -m mamba_vision.kernels.native`")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each model (default %(default)s)")
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="the page to write (default: that of the documentation)"
+    )
     return parser.parse_args()
 
 
@@ -114,4 +119,4 @@ def line(name: str, row: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

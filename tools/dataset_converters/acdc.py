@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mamba_vision.utils.converter_tool import converter_parser, run_converter
+from mamba_vision.utils.tool_exit import run_tool
 
 LABELS = {"background": 0, "right ventricle": 1, "myocardium": 2, "left ventricle": 3}
 LAYOUT = "ACDC's folders training and testing, with a folder patient001 a patient"
@@ -67,4 +68,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

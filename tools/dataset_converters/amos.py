@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mamba_vision.utils.converter_tool import converter_parser, run_converter
+from mamba_vision.utils.tool_exit import run_tool
 
 LABELS = (
     "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta",
@@ -65,4 +66,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

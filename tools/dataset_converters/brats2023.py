@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mamba_vision.utils.converter_tool import converter_parser, run_converter
+from mamba_vision.utils.tool_exit import run_tool
 
 CONTRASTS = {"t1n": "T1", "t1c": "T1 contrast-enhanced", "t2w": "T2", "t2f": "FLAIR"}
 REGIONS = {"background": 0, "whole tumour": [1, 2, 3], "tumour core": [1, 3], "enhancing tumour": 3}
@@ -66,4 +67,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from mamba_vision.utils.converter_tool import converter_parser, run_converter
+from mamba_vision.utils.tool_exit import run_tool
 
 REGIONS = {
     19: ({"background": 0, "kidney and tumour": [1, 2], "tumour": 2}, (1, 2)),
@@ -50,4 +51,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

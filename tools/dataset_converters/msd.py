@@ -11,6 +11,7 @@ import json
 import sys
 
 from mamba_vision.utils.converter_tool import converter_parser, run_converter
+from mamba_vision.utils.tool_exit import run_tool
 
 # Task -> channels, labels above background.
 TASKS = {
@@ -59,4 +60,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

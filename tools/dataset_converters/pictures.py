@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 WHAT = {
     "join": "links to the images of several folders in one",
     "bicubic": "images made smaller by MATLAB's bicubic interpolation, as DIV2K names them",
@@ -74,4 +76,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

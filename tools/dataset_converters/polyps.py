@@ -14,6 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 NAMES = ("kvasir-seg", "cvc-clinicdb", "cvc-300", "cvc-colondb", "etis", "bkai", "pranet")
 
 
@@ -49,4 +51,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

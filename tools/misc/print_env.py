@@ -6,7 +6,10 @@ Paste the output into a report of a problem.
 """
 
 import argparse
+import sys
 from importlib.metadata import PackageNotFoundError, version
+
+from mamba_vision.utils.tool_exit import run_tool
 
 PACKAGES = (
     "mamba_vision", "torch", "torchvision", "triton", "numpy", "scipy", "onedl-mmengine", "onedl-mmcv",
@@ -66,4 +69,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_tool(main))
