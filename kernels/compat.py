@@ -9,11 +9,18 @@ Nothing happens on import. `install` puts modules of these names into `sys.modul
 
 import importlib
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mamba_vision.kernels import published_cuda, published_ops, selective_state_update
+from mamba_vision.kernels import (
+    published_blocks,
+    published_cuda,
+    published_mamba2,
+    published_ops,
+    selective_state_update,
+)
 
 _ours: dict[str, ModuleType] = {}
 
@@ -64,12 +71,16 @@ def _modules() -> dict[str, ModuleType]:
     return modules
 
 
-def _layer(name: str) -> Any:
-    """The attribute Mamba of a module. The layer lives with the other mixers, a room above: fetched when it is used."""
-    if name != "Mamba":
-        raise AttributeError(f"mamba_vision.kernels.compat offers no {name!r} here")
-    with importlib.import_module("mamba_vision.utils.quiet").quiet_imports():
-        return importlib.import_module("mamba_vision.models.mixers.mamba").Mamba
+def _layers(*names: str) -> Callable[[str], Any]:
+    """These attributes of a module. The layers live with the other mixers, a room above: fetched when they are used."""
+
+    def layer(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"mamba_vision.kernels.compat offers no {name!r} here")
+        with importlib.import_module("mamba_vision.utils.quiet").quiet_imports():
+            return getattr(importlib.import_module("mamba_vision.models.mixers"), name)
+
+    return layer
 
 
 def _contents() -> dict[str, dict[str, Any]]:
@@ -87,17 +98,28 @@ def _contents() -> dict[str, dict[str, Any]]:
         "bimamba_inner_fn",
     )
     norms = of(published_ops, "RMSNorm", "layer_norm_fn", "rms_norm_fn")
+    gated_norms = of(published_mamba2, "layernorm_fn", "rmsnorm_fn")
+    gated_norms |= {"LayerNorm": published_mamba2.GatedLayerNorm, "RMSNorm": published_mamba2.GatedRMSNorm}
     convolutions = of(published_ops, "causal_conv1d_fn", "causal_conv1d_update")
+    layers = _layers("Mamba", "Mamba2")
     return {
-        "mamba_ssm": {"__getattr__": _layer, **of(published_ops, "selective_scan_fn", "mamba_inner_fn")},
+        "mamba_ssm": {"__getattr__": layers, **of(published_ops, "selective_scan_fn", "mamba_inner_fn")},
         "mamba_ssm.modules": {},
-        "mamba_ssm.modules.mamba_simple": {"__getattr__": _layer},
+        "mamba_ssm.modules.block": of(published_blocks, "Block"),
+        "mamba_ssm.modules.mamba2": {"__getattr__": _layers("Mamba2")},
+        "mamba_ssm.modules.mamba2_simple": {"__getattr__": _layers("Mamba2Simple")},
+        "mamba_ssm.modules.mamba_simple": {"__getattr__": _layers("Mamba"), "Block": published_blocks.SimpleBlock},
+        "mamba_ssm.modules.mlp": of(published_blocks, "GatedMLP"),
         "mamba_ssm.ops": {},
         "mamba_ssm.ops.selective_scan_interface": scans,
         "mamba_ssm.ops.triton": {},
         "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
         "mamba_ssm.ops.triton.layernorm": norms,
         "mamba_ssm.ops.triton.layer_norm": norms,
+        "mamba_ssm.ops.triton.layernorm_gated": gated_norms,
+        "mamba_ssm.ops.triton.ssd_combined": of(
+            published_mamba2, "mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined"
+        ),
         "causal_conv1d": convolutions,
         "causal_conv1d.causal_conv1d_interface": convolutions,
         "selective_scan_cuda": {"fwd": published_cuda.mamba_fwd, "bwd": published_cuda.mamba_bwd},

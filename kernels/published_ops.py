@@ -95,6 +95,10 @@ def mamba_inner_fn(
     C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
     checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
 ) -> Tensor:
     """All of a Mamba layer behind its input projection (arXiv 2312.00752, figure 3).
 
@@ -108,14 +112,18 @@ def mamba_inner_fn(
         B, C: constant (channels, state), or None to project them from the input.
         B_proj_bias, C_proj_bias: (state,), added to projected B and C.
         checkpoint_lvl: accepted; how much is kept for backward is the ops' own business.
+        b_rms_weight, c_rms_weight, dt_rms_weight: (state,), (state,) and (rank,), of root-mean-square norms of the
+            projected B and C and of the step sizes before their projection; None: none.
+        b_c_dt_rms_eps: of these norms.
 
     Returns:
         (batch, length, d_model).
     """
-    y = mamba_inner_fn_no_out_proj(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight,
-        A, B, C, D, delta_bias, B_proj_bias, C_proj_bias, delta_softplus,
-    )  # fmt: skip
+    norms = (b_rms_weight, c_rms_weight, dt_rms_weight, b_c_dt_rms_eps)
+    u, delta, B, C, z = _scan_inputs(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias, *norms
+    )
+    y = selective_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
 
 
@@ -175,27 +183,37 @@ def bimamba_inner_fn(
 
 
 def _scan_inputs(
-    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias, C_proj_bias,
+    b_rms_weight=None, c_rms_weight=None, dt_rms_weight=None, eps=1e-6,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """u, delta, B, C and z of the scan."""
     x, z = xz.chunk(2, dim=1)
     u = causal_conv1d(x, conv1d_weight.squeeze(1), conv1d_bias, "silu")
     rows = F.linear(u.transpose(1, 2), x_proj_weight)
     rank, state = delta_proj_weight.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
-    delta = F.linear(rows[..., :rank], delta_proj_weight).transpose(1, 2)
+    delta = F.linear(_row_norm(rows[..., :rank], dt_rms_weight, eps), delta_proj_weight).transpose(1, 2)
     if B is None:
-        B = _projected(rows[..., rank : rank + state], B_proj_bias, A)
+        B = _projected(rows[..., rank : rank + state], B_proj_bias, A, b_rms_weight, eps)
     if C is None:
-        C = _projected(rows[..., -state:], C_proj_bias, A)
+        C = _projected(rows[..., -state:], C_proj_bias, A, c_rms_weight, eps)
     return u, delta, B, C, z
 
 
-def _projected(rows: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
+def _row_norm(rows: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    if weight is None:
+        return rows
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    return F.rms_norm(rows.to(wide), weight.shape, weight.to(wide), eps).to(rows.dtype)
+
+
+def _projected(rows: Tensor, bias: Tensor | None, A: Tensor, rms_weight: Tensor | None, eps: float) -> Tensor:
     """(batch, length, state) as (batch, state, length); with complex A from pairs of real and imaginary part."""
     if bias is not None:
         rows = rows + bias.to(rows.dtype)
+    rows = _row_norm(rows, rms_weight, eps)
     if A.is_complex():
-        rows = torch.view_as_complex(rows.float().unflatten(-1, (-1, 2)).contiguous())
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
     return rows.transpose(1, 2)
 
 
@@ -205,11 +223,16 @@ def layer_norm_fn(
     bias: Tensor | None,
     residual: Tensor | None = None,
     *,
+    x1: Tensor | None = None,
+    weight1: Tensor | None = None,
+    bias1: Tensor | None = None,
     eps: float = 1e-6,
+    dropout_p: float = 0.0,
+    rowscale: Tensor | None = None,
     prenorm: bool = False,
     residual_in_fp32: bool = False,
     is_rms_norm: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, ...]:
     """Add the residual, then normalize over the last axis, in float32 inside.
 
     What follows `residual` is taken by name only: its order differs between published versions.
@@ -218,40 +241,47 @@ def layer_norm_fn(
         x: (..., channels).
         weight, bias: (channels,); bias may be None.
         residual: like x, added to x first.
+        x1: like x, added too (not with `rowscale`).
+        weight1, bias1: of a second norm of the same sum, returned behind the first.
+        dropout_p: rate of dropping values of x and of x1 before they are added.
+        rowscale: (...), factors of the rows of x.
         prenorm: also return the sum, to be the next residual.
         residual_in_fp32: that sum is float32 where no residual was given; otherwise it has the residual's dtype.
         is_rms_norm: divide by the root mean square only.
     """
-    total = x.float() if x.dtype != torch.float64 else x
+    if rowscale is not None and x1 is not None:
+        raise ValueError("rowscale: found together with x1, expected one of them")
+    wide = torch.promote_types(x.dtype, torch.float32)
+    total = x.to(wide) if rowscale is None else x.to(wide) * rowscale.to(wide).unsqueeze(-1)
+    total = F.dropout(total, dropout_p) if dropout_p else total
+    if x1 is not None:
+        total = total + (F.dropout(x1.to(wide), dropout_p) if dropout_p else x1.to(wide))
     if residual is not None:
-        total = total + residual.to(total.dtype)
+        total = total + residual.to(wide)
         carried = total.to(residual.dtype)
     else:
-        carried = total if residual_in_fp32 else x
-    wide_weight, wide_bias = weight.to(total.dtype), None if bias is None else bias.to(total.dtype)
-    if is_rms_norm:
-        y = F.rms_norm(total, weight.shape, wide_weight, eps)
-        y = y if wide_bias is None else y + wide_bias
-    else:
-        y = F.layer_norm(total, weight.shape, wide_weight, wide_bias, eps)
-    y = y.to(x.dtype)
-    return (y, carried) if prenorm else y
+        carried = total if residual_in_fp32 else total.to(x.dtype)
+
+    def normed(weight: Tensor, bias: Tensor | None) -> Tensor:
+        weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
+        if not is_rms_norm:
+            return F.layer_norm(total, weight.shape, weight, bias, eps).to(x.dtype)
+        y = F.rms_norm(total, weight.shape, weight, eps)
+        return (y if bias is None else y + bias).to(x.dtype)
+
+    results = [normed(weight, bias)]
+    if weight1 is not None:
+        results.append(normed(weight1, bias1))
+    if prenorm:
+        results.append(carried)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def rms_norm_fn(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None = None,
-    *,
-    eps: float = 1e-6,
-    prenorm: bool = False,
-    residual_in_fp32: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`layer_norm_fn` with the root mean square."""
-    return layer_norm_fn(
-        x, weight, bias, residual, eps=eps, prenorm=prenorm, residual_in_fp32=residual_in_fp32, is_rms_norm=True
-    )
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None, **options
+) -> Tensor | tuple[Tensor, ...]:
+    """`layer_norm_fn` with the root mean square; the same options."""
+    return layer_norm_fn(x, weight, bias, residual, is_rms_norm=True, **options)
 
 
 class RMSNorm(nn.Module):

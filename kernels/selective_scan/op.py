@@ -126,7 +126,8 @@ def _canonical(name: str, M: torch.Tensor, u: torch.Tensor, A: torch.Tensor) -> 
     """B or C as (channels, state) or (batch, groups, state, length), complex where A is."""
     (batch, channels, length), state = u.shape, A.shape[1]
     if M.dim() > 2 and A.is_complex() and not M.is_complex() and M.shape[-1] == 2 * length:
-        M = torch.view_as_complex(M.float().unflatten(-1, (length, 2)).contiguous())
+        pairs = M.to(torch.promote_types(M.dtype, torch.float32)).unflatten(-1, (length, 2))
+        M = torch.view_as_complex(pairs.contiguous())
     if A.is_complex() != M.is_complex() or not (M.is_floating_point() or M.is_complex()):
         raise ValueError(
             f"{name} has dtype {M.dtype} and shape {tuple(M.shape)}, which does not go with A of dtype {A.dtype}"

@@ -47,8 +47,8 @@ def test_install_and_uninstall(installed):
     assert mamba_ssm.Mamba is Mamba and selective_scan_fn is published_ops.selective_scan_fn
     assert importlib.util.find_spec("mamba_ssm.ops.triton.layer_norm") is not None
     compat.install()  # again
-    with pytest.raises(ImportError, match="Mamba2"):
-        from mamba_ssm import Mamba2  # noqa: F401
+    with pytest.raises(ImportError, match="Mamba3"):
+        from mamba_ssm import Mamba3  # noqa: F401
     compat.uninstall()
     assert "mamba_ssm" not in sys.modules and "selective_scan_cuda_oflex" not in sys.modules
     assert importlib.util.find_spec("mamba_ssm") is None
@@ -175,6 +175,89 @@ def test_old_argument_order_of_the_convolution():
         x, weight, bias, activation="silu", return_final_states=True, final_states_out=kept
     )
     assert states is kept and torch.equal(kept, x[..., -3:]) and torch.equal(out, want)
+
+
+def test_blocks_of_both_versions(installed):
+    from mamba_ssm.modules.block import Block
+    from mamba_ssm.modules.mamba_simple import Block as OldBlock
+    from mamba_ssm.modules.mlp import GatedMLP
+    from mamba_ssm.ops.triton.layer_norm import RMSNorm
+
+    x, residual = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+
+    def mixer(dim):
+        return Mamba(dim, d_state=2)
+
+    for norm in (torch.nn.LayerNorm, RMSNorm):
+        for fused in (False, True):
+            block = Block(8, mixer, GatedMLP, norm_cls=norm, fused_add_norm=fused, residual_in_fp32=True)
+            got, carried = block(x, residual)
+            total = x + residual
+            mixed = block.mixer(block.norm(total))
+            torch.testing.assert_close(carried, total + mixed)
+            torch.testing.assert_close(got, block.mlp(block.norm2(total + mixed)))
+    assert block.mlp.fc1.weight.shape == (256, 8) and block(x)[1].shape == x.shape
+    old = OldBlock(8, mixer, RMSNorm)
+    got, carried = old(x)
+    assert torch.equal(carried, x)
+    torch.testing.assert_close(got, old.mixer(old.norm(x)))
+
+
+def test_mamba2_functions_equal_the_layer(installed):
+    from mamba_ssm import Mamba2
+    from mamba_ssm.modules.mamba2_simple import Mamba2Simple
+    from mamba_ssm.ops.triton.layernorm_gated import LayerNorm, RMSNorm
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined, mamba_split_conv1d_scan_combined
+
+    assert Mamba2Simple is not Mamba2
+    for options in (dict(ngroups=2, D_has_hdim=True), dict(rmsnorm=False, d_ssm=8, dt_limit=(0.01, 0.05), bias=True)):
+        layer = Mamba2(8, d_state=4, headdim=4, chunk_size=4, **options)
+        x = torch.randn(2, 9, 8)
+        got = mamba_split_conv1d_scan_combined(
+            layer.in_proj(x), layer.conv1d.weight.squeeze(1), layer.conv1d.bias, layer.dt_bias, -layer.A_log.exp(),
+            layer.D, layer.chunk_size, dt_limit=layer.dt_limit,
+            rmsnorm_weight=layer.norm.weight if layer.rmsnorm else None, rmsnorm_eps=1e-5,
+            outproj_weight=layer.out_proj.weight, outproj_bias=layer.out_proj.bias, headdim=4, ngroups=layer.ngroups,
+            norm_before_gate=False,
+        )  # fmt: skip
+        torch.testing.assert_close(got, layer(x))
+    x, dt, B = torch.randn(1, 9, 2, 4), torch.randn(1, 9, 2), torch.randn(1, 9, 1, 3)
+    seq_idx, edges = torch.tensor([[0] * 4 + [1] * 5]), torch.tensor([0, 4, 9])
+    y, last, each = mamba_chunk_scan_combined(
+        x, dt, -torch.rand(2), B, B, 4, seq_idx=seq_idx, cu_seqlens=edges, dt_softplus=True,
+        return_final_states=True, return_varlen_states=True,
+    )  # fmt: skip
+    assert y.shape == x.shape and each.shape == (2, 2, 4, 3)
+    torch.testing.assert_close(each[1:], last)
+    norm, z = LayerNorm(8, group_size=4), torch.randn(2, 8)
+    want = torch.cat([F.layer_norm(part, (4,)) for part in z.split(4, -1)], -1) * F.silu(z)
+    torch.testing.assert_close(norm(z, z), want)
+    assert RMSNorm(8).bias is None
+
+
+def test_norms_of_parallel_blocks():
+    x, x1, residual = torch.randn(3, 4, 8), torch.randn(3, 4, 8), torch.randn(3, 4, 8)
+    weights = torch.randn(2, 8)
+    y, y1, carried = published_ops.layer_norm_fn(
+        x, weights[0], None, residual, x1=x1, weight1=weights[1], prenorm=True, is_rms_norm=True
+    )
+    torch.testing.assert_close(carried, x + x1 + residual)
+    torch.testing.assert_close(y, F.rms_norm(carried, (8,), weights[0], 1e-6))
+    torch.testing.assert_close(y1, F.rms_norm(carried, (8,), weights[1], 1e-6))
+    scale = torch.rand(3, 4)
+    got = published_ops.rms_norm_fn(x, weights[0], None, residual, rowscale=scale)
+    torch.testing.assert_close(got, F.rms_norm(x * scale[..., None] + residual, (8,), weights[0], 1e-6))
+    with pytest.raises(ValueError, match="rowscale: found together with x1"):
+        published_ops.layer_norm_fn(x, weights[0], None, x1=x1, rowscale=scale)
+
+
+def test_inner_function_norms_its_projections():
+    xz, x_proj = torch.randn(1, 8, 6), torch.randn(8, 4)
+    weights = (xz, torch.randn(4, 1, 3), None, x_proj, torch.randn(4, 2), torch.randn(5, 4), None, -torch.rand(4, 3))
+    ones = dict(b_rms_weight=torch.ones(3), c_rms_weight=torch.ones(3), dt_rms_weight=torch.ones(2))
+    want = published_ops.mamba_inner_fn(*weights, **ones)
+    scaled = (*weights[:3], 100 * x_proj, *weights[4:])  # what a norm takes out again
+    torch.testing.assert_close(published_ops.mamba_inner_fn(*scaled, **ones), want, rtol=1e-4, atol=1e-4)
 
 
 def test_packed_sequences_are_refused():

@@ -324,3 +324,13 @@ def test_portable_scan_of_several_groups_without_gradients() -> None:
         with use_backend("reference"):
             expected = selective_scan(**inputs)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_complex_pairs_keep_float64():
+    """B and C of complex A, given as pairs of real numbers, are not rounded on the way."""
+    torch.manual_seed(0)
+    u, delta = torch.randn(1, 2, 5, dtype=torch.float64), torch.randn(1, 2, 5, dtype=torch.float64)
+    A = torch.complex(-torch.rand(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64))
+    B, C = torch.randn(2, 1, 2, 3, 10, dtype=torch.float64)
+    leaves = [t.requires_grad_() for t in (u, delta, A, B, C)]
+    torch.autograd.gradcheck(lambda *t: selective_scan(*t, delta_softplus=True), leaves, fast_mode=True)
