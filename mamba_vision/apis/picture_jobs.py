@@ -54,7 +54,7 @@ def run_jobs(jobs: Sequence[Job], console: Console, skip_existing: bool = False)
                         raise ValueError(f"{one}: the result would overwrite it; choose another folder with --out")
                 said = job.work(lambda done, total, task=task: bars.update(task, completed=done, total=total))
             except Exception as error:  # whatever it is: the other files are still to be done
-                failures[source] = _explain(error)
+                failures[source] = _explain(error).removeprefix(f"{source}: ")
                 console.print(f"{label}: failed: {failures[source]}", markup=False, style="red")
             else:
                 seconds = time.perf_counter() - start

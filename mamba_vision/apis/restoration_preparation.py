@@ -8,7 +8,7 @@ import numpy as np
 
 from mamba_vision.datasets.fusion_pairs import pair_by_name
 from mamba_vision.datasets.restoration_degradations import bicubic_down, jpeg, to_levels
-from mamba_vision.datasets.restoration_images import SUFFIXES, Picture, luminance, read_picture, write_picture
+from mamba_vision.datasets.restoration_images import Picture, images_in, luminance, read_picture, write_picture
 
 
 def join(folders: Sequence[Path], out: Path, report: Callable[[str], None]) -> int:
@@ -95,18 +95,6 @@ def cut_crops(
 def starts(length: int, size: int, step: int) -> list[int]:
     """Where squares begin along an axis: every `step` pixels, and flush with the far end."""
     return sorted({*range(0, length - size + 1, step), length - size})
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Images of a folder, sorted.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or none in it.
-    """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-    if not found:
-        raise FileNotFoundError(f"{folder}: no such folder, or no images in it ({', '.join(SUFFIXES)})")
-    return found
 
 
 def _each(

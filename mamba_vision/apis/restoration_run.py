@@ -1,6 +1,7 @@
 """Restoring many pictures: where each one is found and goes, in which format."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mamba_vision.datasets.restoration_images import (
     DEEP_SUFFIXES,
     SUFFIXES,
     Picture,
+    is_image,
     read_picture,
     write_picture,
 )
@@ -63,19 +65,33 @@ def collect_pictures(
             found[one] = Path(one.name)
         elif one.is_dir():
             files = one.rglob("*") if recursive else one.iterdir()
-            for file in sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()):
+            for file in sorted(filter(is_image, files)):
                 if out is None or out.resolve() not in file.resolve().parents:
                     found[file] = file.relative_to(one)
         else:
             raise FileNotFoundError(f"{one}: no such file or folder")
     if not found:
         raise FileNotFoundError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, inputs))}")
-    stems = [target.with_suffix("") for target in found.values()]
-    # Two pictures that differ in the suffix only would overwrite each other: the suffix goes into the name.
-    return {
-        source: stem if stems.count(stem) == 1 else stem.with_name(target.name.replace(".", "_"))
-        for (source, target), stem in zip(found.items(), stems)
-    }
+    return dict(zip(found, _distinct(list(found.values()))))
+
+
+def _distinct(targets: Sequence[Path]) -> list[Path]:
+    """Paths without suffixes, none of them twice: results would overwrite each other.
+
+    The suffix goes into the names of those that differ in it only; those of several folders are numbered.
+    """
+    stems = Counter(target.with_suffix("") for target in set(targets))
+    taken, names = set(), []
+    for target in targets:
+        stem = target.with_suffix("")
+        name = base = stem if stems[stem] == 1 else target.with_name(target.name.replace(".", "_"))
+        number = 1
+        while name in taken:
+            number += 1
+            name = base.with_name(f"{base.name}_{number}")
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def tiling_of(

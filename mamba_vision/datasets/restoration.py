@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from mamba_vision.datasets.restoration_images import SUFFIXES, picture_size
+from mamba_vision.datasets.restoration_images import images_in, picture_size
 from mamba_vision.registry import DATASETS
 
 # Folders below data_root; {scale} and {quality} are filled in. Without lq, degraded images are made by the pipeline.
@@ -92,13 +92,13 @@ class RestorationDataset(BaseDataset):
         return [entry for each in zip(self.layouts, self.folders) for entry in self._entries(*each)]
 
     def _entries(self, layout: str | None, folders: dict[str, str]) -> list[dict]:
-        truths = _images(Path(self.data_root, folders["gt"]))[: self.limit]
+        truths = images_in(Path(self.data_root, folders["gt"]))[: self.limit]
         known = {"scale": self.scale} | ({} if layout is None else {"dataset": layout})
         entries = [{"gt_path": str(path), "name": path.stem, **known} for path in truths]
         if not folders["lq"]:
             return entries
         folder = Path(self.data_root, folders["lq"].format(scale=self.scale, quality=self.quality))
-        stored = {path.stem: path for path in _images(folder)}
+        stored = {path.stem: path for path in images_in(folder)}
         missing, differing = [], []
         for entry, path in zip(entries, truths):
             name = folders["lq_name"].format(stem=path.stem, scale=self.scale, quality=self.quality)
@@ -224,15 +224,6 @@ def _sample_photographs() -> dict[str, np.ndarray]:
     from sklearn.datasets import load_sample_image
 
     return {name: load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise FileNotFoundError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
-    return found
 
 
 def some(names: list[str]) -> str:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mamba_vision.datasets.deep_pictures import as_stored, profile_for, tiff_head, with_profile
 from mamba_vision.utils.atomic import atomic_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif")
@@ -53,12 +54,13 @@ def read_picture(path: str | Path) -> Picture:
     """
     path = Path(path)
     content = path.read_bytes()
-    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    known = _decode(path, content)
+    known = _decode(path, content)  # first: of a damaged file, OpenCV complains on its own
+    array = cv2.imdecode(np.frombuffer(as_stored(content), np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if known is None and array is None:
         raise ValueError(f"{path}: expected an image ({', '.join(SUFFIXES)}), found a file that is none or is damaged")
     pixels, orientation, profile = known or (None, 1, None)
     if pixels is None or (array is not None and array.dtype != np.uint8):  # Pillow has no colors of 16 bits
+        orientation, profile = tiff_head(content) or (orientation, profile)
         pixels = array if array.ndim == 2 or array.shape[2] == 1 else array[..., (2, 1, 0, 3)[: array.shape[2]]]
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -78,7 +80,8 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            # Of a TIFF file, some releases of Pillow say the size after turning.
+            width, height = (image.tag_v2[tag] for tag in (256, 257)) if image.format == "TIFF" else image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
     except UnidentifiedImageError:
         return read_picture(path).color.shape[:2]
@@ -106,19 +109,41 @@ def write_picture(path: str | Path, picture: Picture, quality: int = 95) -> None
     if picture.alpha is not None:
         array = np.concatenate([np.repeat(array, 3 // array.shape[2], axis=2), picture.alpha[..., None]], axis=2)
     levels = np.rint(np.clip(array, 0, 1) * (2**picture.bits - 1))
+    profile = profile_for(picture.profile, min(levels.shape[2], 3))
     with atomic_path(path) as temporary:
         if picture.bits > 8:
             order = (0,) if array.shape[2] == 1 else (2, 1, 0, 3)[: array.shape[2]]
             done, encoded = cv2.imencode(suffix, levels.astype(np.uint16)[..., order])
             if not done:
                 raise ValueError(f"{path}: the image could not be encoded")
-            temporary.write_bytes(encoded.tobytes())
+            content = encoded.tobytes()
+            temporary.write_bytes(content if profile is None else with_profile(content, profile, suffix))
         else:
-            options = {"icc_profile": picture.profile} if picture.profile else {}
+            options = {} if profile is None else {"icc_profile": profile}
             if suffix in (".jpg", ".jpeg", ".webp"):
                 options["quality"] = quality
             levels = levels.astype(np.uint8)
             Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(temporary, **options)
+
+
+def images_in(folder: str | Path) -> list[Path]:
+    """Images of a folder, sorted, without hidden files.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.iterdir() if is_image(path))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no images in it ({', '.join(SUFFIXES)})")
+    return found
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is a file with an image's ending, and not hidden, as those that other systems leave beside."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def luminance(color: np.ndarray) -> np.ndarray:
@@ -130,6 +155,7 @@ def _decode(path: Path, content: bytes) -> tuple[np.ndarray, int, bytes | None] 
     """Pixels of 8 bits (H, W[, 2 to 4]), orientation and color profile; None where Pillow does not know the format."""
     try:
         with Image.open(io.BytesIO(content)) as image:
+            image.load()  # some releases turn TIFF files here, and then no longer say that they should be turned
             orientation, profile = image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
             clear = "A" in image.getbands() or "transparency" in image.info
             gray = image.mode in ("1", "L", "LA", "La")

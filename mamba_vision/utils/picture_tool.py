@@ -1,6 +1,8 @@
 """What tools/restore.py and tools/fuse.py share: the options for the model, the tiles and the results."""
 
 import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -27,6 +29,12 @@ def add_picture_options(parser: argparse.ArgumentParser, model: str, example: st
     add("--amp", action="store_true", help="compute in half precision")
     add("--preview", action=argparse.BooleanOptionalAction, default=True, help="before/after pictures")
     add("--skip-existing", action="store_true", help="leave what has its result already")
+
+
+def say_failures(failures: Mapping[Path, str]) -> None:
+    """The files that failed, with the reasons, on stderr: among many files they are out of sight by the end."""
+    for source, reason in failures.items():
+        print(f"failed: {source}: {reason}", file=sys.stderr)
 
 
 def check_picture_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -1,12 +1,13 @@
 """Restoration data: files in and out, degradations against their definitions, layouts, pipelines, errors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from scipy.io import savemat
 
 from mamba_vision.datasets.restoration import LAYOUTS, RestorationDataset, SamplePhotographs, SIDDBlocks
@@ -41,10 +42,38 @@ def test_gray_with_transparency_palette_and_profile(tmp_path: Path) -> None:
     )
     Image.new("RGB", (20, 10), (200, 10, 60)).quantize(4).save(tmp_path / "palette.png")
     assert np.rint(255 * read_picture(tmp_path / "palette.png").color[0, 0]).tolist() == [200, 10, 60]
-    Image.new("RGB", (20, 10)).save(tmp_path / "profile.jpg", icc_profile=b"a profile")
-    picture = read_picture(tmp_path / "profile.jpg")
-    write_picture(tmp_path / "out.png", picture)
-    assert picture.profile == b"a profile" and read_picture(tmp_path / "out.png").profile == b"a profile"
+
+
+@pytest.mark.parametrize(("suffix", "bits"), [(".png", 8), (".jpg", 8), (".png", 16), (".tif", 16)])
+def test_color_profiles_are_kept_where_they_fit(tmp_path: Path, suffix: str, bits: int) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path, given = tmp_path / f"a{suffix}", Picture(image(bits=bits), None, bits, profile)
+    write_picture(path, given)
+    back = read_picture(path)
+    assert back.profile == profile and back.bits == bits
+    if suffix != ".jpg":
+        np.testing.assert_allclose(back.color, given.color, atol=1e-6)
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype, np.dtype(f"uint{bits}"))
+    write_picture(path, replace(given, color=given.color[..., :1]))
+    assert read_picture(path).profile is None, "gray pixels are none of RGB"
+    cmyk = profile[:16] + b"CMYK" + profile[20:]
+    Image.new("CMYK", (20, 10), (0, 200, 90, 10)).save(tmp_path / "cmyk.jpg", icc_profile=cmyk)
+    write_picture(path, replace(read_picture(tmp_path / "cmyk.jpg"), bits=bits))
+    assert read_picture(path).profile is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_is_turned_upright_once(tmp_path: Path, order: str, channels: int, bits: int) -> None:
+    """OpenCV and Pillow turn TIFF files on their own."""
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.random.randint(0, 2**bits, (10, 20, channels), dtype=f"uint{bits}")
+    tifffile.imwrite(tmp_path / "a.tif", pixels.squeeze(), photometric="rgb" if channels == 3 else "minisblack",
+                     byteorder=order, extratags=[(0x0112, "H", 1, 6, True)])  # fmt: skip
+    want = np.rot90(pixels, -1).astype(np.float32) / (2**bits - 1)
+    np.testing.assert_allclose(read_picture(tmp_path / "a.tif").color, want, atol=1e-6)
+    assert picture_size(tmp_path / "a.tif") == (20, 10)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -61,7 +90,7 @@ def test_turned_photographs_are_read_upright(tmp_path: Path, orientation: int) -
     assert picture_size(tmp_path / "a.png") == want.shape[:2]
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, capfd) -> None:
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=r"text\.png: expected an image"):
         read_picture(tmp_path / "text.png")
@@ -74,6 +103,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=f"{name}: the image is damaged"):
             read_picture(tmp_path / name)
+    assert capfd.readouterr().err == "", "OpenCV's own complaints"
     cv2.imwrite(str(tmp_path / "float.tif"), np.random.rand(8, 8).astype(np.float32))
     with pytest.raises(ValueError, match="8 or 16 bits a channel, found float32"):
         read_picture(tmp_path / "float.tif")

@@ -67,7 +67,8 @@ def test_a_folder_with_a_corrupt_picture(tmp_path, monkeypatch, capsys, weights:
     (folder / "broken.png").write_bytes((folder / "same.png").read_bytes()[:300])
     (folder / "notes.txt").write_text("not a picture")
     options = ("--checkpoint", weights, "--arch", "MambaIR:tiny", "--out", out, "--tile", 16, "--device", "cpu")
-    status, said, _ = run(monkeypatch, capsys, folder, *options)
+    status, said, errors = run(monkeypatch, capsys, folder, *options)
+    assert errors.startswith(f"failed: {folder / 'broken.png'}: the image is damaged") and errors.count("broken") == 1
     assert status == 1 and "5 of 6 restored" in said and "MambaIR tiny, x2, on cpu" in said
     assert "broken.png: failed:" in said and "damaged" in said and "33 x 20 to 66 x 40" in said
     results = {file.name for file in out.iterdir() if "before_after" not in file.name}
@@ -158,6 +159,13 @@ def test_collecting(tmp_path: Path) -> None:
         write_picture(tmp_path / name, picture())
     found = collect_pictures([tmp_path / "in"], recursive=True, out=tmp_path / "in/restored")
     assert [str(target) for target in found.values()] == ["a", "sub/b"]
+    for name in ("other/a.png", "other/a.jpg"):
+        write_picture(tmp_path / name, picture())
+    (tmp_path / "other" / "._a.png").write_bytes(b"what another system leaves beside")
+    both = collect_pictures([tmp_path / "in", tmp_path / "other", tmp_path / "in/sub/b.jpg"])
+    assert [str(target) for target in both.values()] == ["a_png", "a_jpg", "a_png_2", "b"]
+    same = collect_pictures([tmp_path / "in/a.png", tmp_path / "other/a.png"])
+    assert [str(target) for target in same.values()] == ["a", "a_2"], "one result must not overwrite another"
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no images"):
         collect_pictures([tmp_path / "empty"])
