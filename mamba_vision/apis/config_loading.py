@@ -1,6 +1,7 @@
 """Reading a configuration with changes from the command line, which also reach what the file derives from them."""
 
 import ast
+import difflib
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from mmengine.config import Config
 
 from mamba_vision.apis.config_check import RUNNER_KEYS
 from mamba_vision.utils.quiet import quiet_imports
+
+_ENDINGS = (".py", ".yml", ".yaml", ".json")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -21,11 +24,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no configuration.
+        ValueError: the file is no configuration, or an option changes nothing that it or MMEngine knows.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration" + (" (it is a folder)" if path.is_dir() else ""))
+    if path.suffix not in _ENDINGS:
+        raise ValueError(f"{path}: found no configuration, expected a file that ends in {', '.join(_ENDINGS)}")
     options = dict(options or {})
     try:
         source = path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
@@ -34,8 +39,21 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         cfg = _run(path, source, {assigned[name]: (name, value) for name, value in variables.items()})
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a configuration ({error})") from error
-    cfg.merge_from_dict({name: value for name, value in options.items() if name not in variables})
+    rest = {name: value for name, value in options.items() if name not in variables}
+    _refuse_unknown(path, rest, cfg)
+    cfg.merge_from_dict(rest)
     return cfg
+
+
+def _refuse_unknown(path: Path, options: Mapping[str, Any], cfg: Config) -> None:
+    """MMEngine would add a misspelt name as a new one that nobody reads; below the first dot `check_config` looks."""
+    for option in options:
+        name = option.partition(".")[0]
+        if name in cfg or name in RUNNER_KEYS:
+            continue
+        near = difflib.get_close_matches(name, [*cfg, *RUNNER_KEYS], 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(cfg))}"
+        raise ValueError(f"option {option}: {path} has no {name!r}, and MMEngine reads none{hint}")
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

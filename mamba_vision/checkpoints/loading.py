@@ -126,7 +126,9 @@ def _explain(name: Any, file: Any, error: Exception) -> str:
         )
     if "PytorchStreamReader" in text or isinstance(error, EOFError):
         return f"checkpoint {name} is truncated or damaged ({text.splitlines()[0] if text else 'it ends too early'})"
-    reason = text.splitlines()[0][:200] if text else type(error).__name__
+    # PyTorch's own text, whose first line tells people to load without protection, ends in what the reader met.
+    lines = text.partition("WeightsUnpickler error:")[2].split("\n") if "Weights only" in text else text.splitlines()
+    reason = next((line.strip()[:200] for line in lines if line.strip()), type(error).__name__)
     return f"{name} is not a checkpoint that torch.save wrote ({reason})"
 
 

@@ -44,6 +44,12 @@ def test_no_configuration(tmp_path):
         load_config(broken)
 
 
+def test_another_kind_of_file_is_named(tmp_path):
+    (tmp_path / "notes.md").write_text("# notes")
+    with pytest.raises(ValueError, match=r"notes\.md: found no configuration, expected a file that ends in \.py"):
+        load_config(tmp_path / "notes.md")
+
+
 def test_a_good_configuration_passes(config):
     check_config(load_config(config))
 
@@ -75,6 +81,13 @@ def test_a_good_configuration_passes(config):
 def test_a_misspelt_name_is_found_with_its_neighbour(config, change, message):
     with pytest.raises(ValueError, match=message):
         check_config(load_config(config, change))
+
+
+@pytest.mark.parametrize("option", ["epchs", "modle.network.placement"])
+def test_an_option_that_would_change_nothing_is_refused(config, option):
+    with pytest.raises(ValueError, match=f"option {option}: .*did you mean '(epochs|model)'"):
+        load_config(config, {option: 3})
+    assert load_config(config, {"load_from": "x.pth"}).load_from == "x.pth"
 
 
 def test_all_problems_come_in_one_message(config):
