@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mamba_vision.scan_orders.base import ZERO, ScanOrder, ceil_div, is_traced, register
+from mamba_vision.scan_orders.base import ZERO, ScanOrder, ceil_div, register
 
 
 def interleaved(tokens: int, runs: int, device: torch.device) -> Tensor:
@@ -16,10 +16,13 @@ def interleaved(tokens: int, runs: int, device: torch.device) -> Tensor:
     Where `runs` does not divide `tokens`, the last runs are shorter and their missing tokens are skipped. (T,)
     """
     length = ceil_div(tokens, runs)
-    sequence = torch.arange(runs * length, device=device).reshape(runs, length).transpose(0, 1).reshape(-1)
-    if is_traced((tokens,)) or tokens == runs * length:
-        return sequence[:tokens]
-    return sequence[sequence < tokens]
+    full = tokens // length  # runs of that length; the one behind them has `rest` tokens
+    rest = tokens - full * length
+    place = torch.arange(tokens, device=device)
+    late = place - rest * (full + 1)  # from where on a round finds no token in the short run
+    round_of = torch.where(late < 0, place // (full + 1), rest + late // full)
+    run = torch.where(late < 0, place - round_of * (full + 1), late - (round_of - rest) * full)
+    return run * length + round_of
 
 
 @register
@@ -32,7 +35,7 @@ class TriOriented(ScanOrder):
 
     Args:
         slices: number of runs; None: the length of the grid's first axis. Published code needs it to divide the number
-            of tokens; here the last runs are shorter otherwise (exported graphs: it must divide).
+            of tokens; here the last runs are shorter otherwise.
     """
 
     slices: int | None = None
