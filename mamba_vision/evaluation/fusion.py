@@ -19,7 +19,8 @@ class FusionMetric(BaseMetric):
 
     Args:
         scores: some of 'EN', 'SD', 'SF', 'AG', 'MI', 'SCD', 'VIF', 'Qabf', 'SSIM'.
-        quantize: round results to 256 levels, as saved images are.
+        quantize: round all images to 256 levels, as the published evaluator reads them from files: a color image's
+            luminance is no whole number, and mutual information is of the exact values.
         truth: also 'PSNR' in dB, against the samples' `gt_image`: for pairs that were made of one image.
         prefix: in front of the names, e.g. 'MSRS'.
 
@@ -41,24 +42,25 @@ class FusionMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Score each sample: `pred_image`, `first_image`, `second_image`, (1, H, W) in [0, 1] each."""
         for sample in data_samples:
-            fused, first, second = (_gray(sample, name) for name in ("pred_image", "first_image", "second_image"))
-            fused = fused.round() if self.quantize else fused
-            found = score_fusion(fused.numpy(), first.numpy(), second.numpy(), self.scores)
-            self.results.append(found | ({"PSNR": psnr(fused, _gray(sample, "gt_image"))} if self.truth else {}))
+            images = {name: self._gray(sample, name) for name in ("pred_image", "first_image", "second_image")}
+            found = score_fusion(*(image.numpy() for image in images.values()), self.scores)
+            if self.truth:
+                found["PSNR"] = psnr(images["pred_image"], self._gray(sample, "gt_image"))
+            self.results.append(found)
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
         """Means over images."""
         return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
 
+    def _gray(self, sample: dict, name: str) -> Tensor:
+        """The sample's image (H, W), 0 to 255.
 
-def _gray(sample: dict, name: str) -> Tensor:
-    """The sample's image (H, W), 0 to 255.
-
-    Raises:
-        ValueError: it has colour.
-    """
-    image = sample[name]
-    if image.ndim != 3 or image.shape[0] != 1:
-        where = sample.get("path", "image")
-        raise ValueError(f"{where}: {name} has shape {tuple(image.shape)}, expected (1, H, W): luminance alone")
-    return 255 * image[0].detach().double().cpu().clamp(0, 1)
+        Raises:
+            ValueError: it has color.
+        """
+        image = sample[name]
+        if image.ndim != 3 or image.shape[0] != 1:
+            where = sample.get("path", "image")
+            raise ValueError(f"{where}: {name} has shape {tuple(image.shape)}, expected (1, H, W): luminance alone")
+        levels = 255 * image[0].detach().double().cpu().clamp(0, 1)
+        return levels.round() if self.quantize else levels

@@ -93,6 +93,10 @@ def test_metric_is_the_mean_over_images() -> None:
     each = [score_fusion(a, *pair()[1:]) for a in (pair()[0], pair()[1])]
     assert got == pytest.approx({f"MSRS/{name}": (each[0][name] + each[1][name]) / 2 for name in SCORES})
     assert all(type(value) is float for value in got.values())
+    off = torch.rand(first.shape) * 0.9 - 0.45  # a color image's luminance lies between the levels
+    off = torch.where((255 * second + off < 0) | (255 * second + off > 255), 0, off)
+    metric.process(None, [dict(samples[0], second_image=second + off / 255)])
+    assert metric.evaluate(1) == pytest.approx({f"MSRS/{name}": each[0][name] for name in SCORES})
     known = METRICS.build(dict(type="mamba_vision.FusionMetric", scores=["EN"], truth=True))
     known.process(None, [dict(sample, gt_image=first) for sample in samples[:1]])
     peak = 10 * np.log10(255**2 / np.mean((pair()[0].astype(float) - pair()[1]) ** 2))
