@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from mamba_vision.apis.image_model import build_from_config
 from mamba_vision.apis.training import train
 from mamba_vision.checkpoints import load_file
 from mamba_vision.utils.paths import project_folder
@@ -37,11 +39,17 @@ def run(config: Path, *arguments) -> subprocess.CompletedProcess:
 
 
 def configure(folder: Path, batch: int, sharded: bool = False) -> Path:
+    """A config that starts from the weights in `folder`: drawn on a GPU or a CPU, those of one seed differ."""
     bases = [str(CONFIGS / "vim" / "vim-micro_digits.py")]
     if sharded:
         bases.append(str(CONFIGS / "_base_" / "strategies" / "fsdp.py"))
     file = folder / f"{'fsdp' if sharded else 'copies'}_{batch}.py"
     file.write_text(TEXT.format(bases=bases, batch=batch) + (SHARDED if sharded else ""))
+    start = folder / "start.pth"
+    if not start.is_file():
+        model = build_from_config(Config.fromfile(file))
+        torch.save({"state_dict": model.state_dict()}, start)
+    file.write_text(f"{file.read_text()}load_from = {str(start)!r}\n")
     return file
 
 
