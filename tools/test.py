@@ -14,11 +14,13 @@ import os
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.tool_exit import run_tool
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="configuration file")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint file")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint file; best.pth: the best_*.pth in its folder")
     parser.add_argument(
         "--work-dir", type=Path, help="where the report goes (default: the configuration's work folder)"
     )
@@ -44,11 +46,21 @@ def parse_args() -> argparse.Namespace:
                              "scans")  # fmt: skip
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.checkpoint.name == "best.pth" and not args.checkpoint.exists():
+        found = sorted(args.checkpoint.parent.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
+        args.checkpoint = found[-1] if found else args.checkpoint
     for path in (args.config, args.checkpoint):
         if not path.is_file():
             parser.error(f"{path}: no such file")
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def report_folder(args: argparse.Namespace, cfg) -> Path:
+    """In --work-dir, else in the folder that training with the same --fold has made."""
+    if args.work_dir:
+        return args.work_dir / "report"
+    return Path(cfg.work_dir, *([] if args.fold is None else [f"fold_{args.fold}"]), "report")
 
 
 def test_volumes(args: argparse.Namespace, cfg) -> int:
@@ -68,7 +80,7 @@ def test_volumes(args: argparse.Namespace, cfg) -> int:
             cfg,
             args.checkpoint,
             data=args.data,
-            folder=args.work_dir / "report" if args.work_dir else None,
+            folder=report_folder(args, cfg),
             tta=args.tta or "flips",
             amp=args.amp,
             device=args.device,
@@ -97,22 +109,16 @@ def main() -> int:
         from mamba_vision.apis.config_check import check_config
         from mamba_vision.apis.config_loading import load_config, parse_options
         from mamba_vision.apis.testing import TestOptions, run_test
-    try:
-        changes = [*args.cfg_options, f"fold={args.fold}"] if args.fold is not None else args.cfg_options
-        cfg = load_config(args.config, parse_options(changes))
-        check_config(cfg)
-        if str(cfg.model.get("type", "")).endswith("VolumeSegmentor"):
-            return test_volumes(args, cfg)
-        names = TestOptions.__dataclass_fields__
-        args.tta = args.tta == "flips"
-        run_test(cfg, args.checkpoint, TestOptions(**{name: getattr(args, name) for name in names}))
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("MAMBA_VISION_TRACEBACK"):
-            raise
-        print(f"error: {error}\n(MAMBA_VISION_TRACEBACK=1 shows where it comes from)", file=sys.stderr)
-        return 1
+    changes = [*args.cfg_options, f"fold={args.fold}"] if args.fold is not None else args.cfg_options
+    cfg = load_config(args.config, parse_options(changes))
+    check_config(cfg)
+    if str(cfg.model.get("type", "")).endswith("VolumeSegmentor"):
+        return test_volumes(args, cfg)
+    names = TestOptions.__dataclass_fields__
+    args.tta = args.tta == "flips"
+    run_test(cfg, args.checkpoint, TestOptions(**{name: getattr(args, name) for name in names}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -111,7 +111,7 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
     """The configuration with all options put in."""
     changes = dict(options.cfg_options)
     if options.fold is not None:
-        changes.setdefault("fold", options.fold)
+        changes.setdefault("fold", int(options.fold) if str(options.fold).isdigit() else options.fold)
     cfg = load_config(config, changes)
     if options.fold is not None and "fold" not in cfg:
         raise ValueError(f"--fold: {config} has no variable `fold`; only planned configurations of volumes do")
@@ -335,7 +335,8 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
         if file is not None and file.exists():
             lines.append(f"  {file}")
     if checkpoint is not None:
-        lines.append(f"Next: python tools/test.py {config} {checkpoint}")
+        fold = f" --fold {folder.name.removeprefix('fold_')}" if folder.name.startswith("fold_") else ""
+        lines.append(f"Next: python tools/test.py {config} {checkpoint}{fold}")
     return "\n".join(lines)
 
 

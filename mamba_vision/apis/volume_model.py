@@ -1,6 +1,8 @@
 """A trained segmentation model from a work folder or a configuration, with its weights."""
 
+import ast
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -30,7 +32,8 @@ def init_volume_model(
         device: 'cpu', 'cuda', 'cuda:1' ...; a GPU by default if there is one.
 
     Returns:
-        The model in evaluation mode, with the attributes `cfg` (the configuration), `checkpoint` (the file) and `plan`.
+        The model in evaluation mode, with the attributes `cfg` (the configuration), `checkpoint` (the file), `plan` and
+        `trained_fold` (that whose validation cases training has not seen; None where the checkpoint does not say).
 
     Raises:
         FileNotFoundError: no configuration, or no checkpoint.
@@ -56,7 +59,7 @@ def init_volume_model(
         load_published(model.network if alone else model, content)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from error
-    model.cfg, model.checkpoint = cfg, weights
+    model.cfg, model.checkpoint, model.trained_fold = cfg, weights, _trained_fold(content)
     return model.to(device).eval()
 
 
@@ -124,6 +127,14 @@ def _plan(checkpoint: dict, cfg: Config, folder: Path | None) -> dict:
         if path.is_file():
             return Plan.load(path).to_dict()
     raise ValueError(f"{cfg.filename or 'config'}: no plan, neither in the checkpoint nor as plan.json beside it")
+
+
+def _trained_fold(checkpoint: dict) -> int | str | None:
+    """What the configuration in a checkpoint says: training writes its text there."""
+    meta = checkpoint.get("meta")
+    text = meta.get("cfg") if isinstance(meta, dict) else None
+    found = re.search(r"^fold ?= ?(\d+|'\w+')$", text, re.MULTILINE) if isinstance(text, str) else None
+    return ast.literal_eval(found[1]) if found else None
 
 
 def _configuration(source: str | Path | Config) -> tuple[Path | None, Config]:

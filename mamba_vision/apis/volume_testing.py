@@ -69,11 +69,17 @@ def evaluate_volumes(
         report: called before each case with its name, its number and how many there are.
 
     Raises:
-        ValueError: no labelled scans, or none that could be tested.
+        ValueError: no labelled scans, or none that could be tested; or validation scans of another fold than the
+            checkpoint's, which it was trained on.
     """
     model = init_volume_model(cfg, checkpoint, my_device(device))
     plan = Plan.from_dict(model.plan)
     scans, which = labelled_scans(cfg, data)
+    if "validation" in which and str(model.trained_fold) not in ("None", str(cfg.fold)):
+        raise ValueError(
+            f"{checkpoint}: trained with fold {model.trained_fold}, so it has seen the validation scans of fold "
+            f"{cfg.fold}; expected --fold {model.trained_fold}, or other scans with --data"
+        )
     tolerance = (cfg.get("test_evaluator") or {}).get("tolerance", 2.0)
     start, scores, failures, mine = time.monotonic(), [], {}, my_share(scans)
     for index, scan in enumerate(mine):

@@ -9,13 +9,16 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from segmentation_case import expected_mask, make_scan, make_work_dir
 
 from mamba_vision.apis import inference_volume, init_volume_model
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.sharing import from_all, joined, my_device, my_share, rank
 from mamba_vision.apis.volume_testing import evaluate_volumes
+from mamba_vision.checkpoints import load_file
 from mamba_vision.utils.paths import project_folder
+from mamba_vision.volumes.splits import save_splits
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,18 @@ def test_one_process_shares_with_nobody():
         joined("slurm"),
     ):
         pass
+
+
+def test_a_fold_is_not_tested_on_what_it_has_seen(work, data, tmp_path):
+    """The validation cases of one fold are the training cases of all others."""
+    content = load_file(next(work.glob("*.pth")))
+    content["meta"] = {"cfg": "epochs=1\nfold=1\nmodel=dict()\n"}
+    torch.save(content, tmp_path / "fold_1.pth")
+    cfg = load_config(work / "config.py")
+    splits = [dict(train=["b", "c"], val=["a"]), dict(train=["a", "c"], val=["b"])]
+    cfg.merge_from_dict(dict(scans=str(data), splits=str(save_splits(tmp_path / "splits.json", splits)), fold=0))
+    with pytest.raises(ValueError, match=r"trained with fold 1, .* expected --fold 1"):
+        evaluate_volumes(cfg, tmp_path / "fold_1.pth", device="cpu")
+    cfg.fold = 1
+    outcome = evaluate_volumes(cfg, tmp_path / "fold_1.pth", device="cpu", folder=tmp_path / "r", tta="none")
+    assert {score.case for score in outcome.scores} == {"b"}

@@ -164,3 +164,10 @@ def test_a_fold_gets_a_folder_that_can_be_used_alone(config):
     assert (folder / "plan.json").is_file()
     assert (folder / "config.py").is_file()
     assert load_file(folder / "epoch_1.pth")["meta"]["iter"] == 1
+    # the next command tests on what this fold has not seen, and leaves its report there
+    assert f"Next: python tools/test.py {config} {folder / 'epoch_1.pth'} --fold 1" in shown.stdout
+    assert "\nfold=1\n" in load_file(folder / "epoch_1.pth")["meta"]["cfg"]
+    (folder / "epoch_1.pth").rename(folder / "best_dice_epoch_1.pth")
+    tested = run(TOOLS / "test.py", config, folder / "best.pth", "--fold", "1", "--tta", "none")
+    assert tested.returncode == 0, tested.stderr
+    assert (folder / "report" / "cases.csv").is_file()
