@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.atomic import make_folder
 from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
 from mamba_vision.utils.tool_exit import run_tool
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         pairs = collect_pairs(args.first, args.second, args.out, f".{args.format}")
         model = init_fuser(args.config, args.checkpoint, args.arch, args.device, args.ema)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out.parent)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mamba_vision.utils.atomic import make_folder
 from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
 from mamba_vision.utils.tool_exit import run_tool
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         pictures = collect_pictures(args.pictures, args.recursive, args.out)
         model = init_restorer(args.config, args.checkpoint, args.arch, args.device, args.ema)
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ import sys
 
 from mamba_vision.apis.prompt_model import init_prompt_model
 from mamba_vision.apis.prompt_run import PromptOptions, collect_prompts, segment_pictures
+from mamba_vision.utils.atomic import make_folder
 
 
 def run_prompts(args: argparse.Namespace) -> int:
@@ -12,7 +13,7 @@ def run_prompts(args: argparse.Namespace) -> int:
     try:
         pictures = collect_prompts(args.scans, args.box, args.points, args.prompts, args.recursive)
         model = init_prompt_model(args.model, args.checkpoint, args.device)
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from mamba_vision.apis.volume_ensemble import VolumeEnsemble
 from mamba_vision.apis.volume_inference import choose_steps
 from mamba_vision.apis.volume_model import checkpoint_hash
 from mamba_vision.apis.volume_result import VolumeResult
-from mamba_vision.utils.atomic import write_json, write_text
+from mamba_vision.utils.atomic import make_folder, write_json, write_text
 from mamba_vision.utils.memory import peak_memory
 from mamba_vision.version import __version__
 from mamba_vision.volumes.components import steps_as_json
@@ -56,7 +56,7 @@ class RunRecord:
 
     def __init__(self, out: Path, ensemble: VolumeEnsemble, options: SegmentOptions, devices: str) -> None:
         self.out, self.options = out, options
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         self._start = time.perf_counter()
         self.model = describe_models(ensemble)
         self.labels_made_by = {

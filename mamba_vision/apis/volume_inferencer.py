@@ -111,6 +111,6 @@ class VolumeInferencer(BaseInferencer):
         """The base class asks for one; `inference_volume` prepares scans by the plan."""
 
     def _inputs_to_list(self, inputs: Scan | list[Scan]) -> list[Scan]:
-        if isinstance(inputs, str | Path):
-            return collect_scans([inputs])
-        return inputs if isinstance(inputs, list) else [inputs]
+        listed = inputs if isinstance(inputs, list) else [inputs]
+        found = [collect_scans([one]) if isinstance(one, str | Path) else [one] for one in listed]
+        return [scan for scans in found for scan in scans]

@@ -20,17 +20,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the block wrote no file.
+        OSError: the folder cannot be made or written to; it names `path`, not the temporary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None and Path(str(error.filename)) == temporary:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder, and those above it, where they are missing, and return it.
+
+    Raises:
+        NotADirectoryError: a file is in its place.
+        OSError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(f"{path}: found a file, expected a folder to write to") from None
+    except OSError as error:
+        raise type(error)(f"{path}: this folder cannot be made ({error.strerror})") from error
+    return path
 
 
 def remove_leftovers(folder: str | Path, pattern: str) -> None:

@@ -97,7 +97,7 @@ def _measure(labels, label: int, box: tuple[slice, ...], affine, image, channels
     centroid = affine[:3, :3] @ (total / voxels) + affine[:3, 3]
     return {
         "voxels": voxels,
-        "ml": voxels * abs(float(np.linalg.det(affine[:3, :3]))) / 1000,
+        "ml": round(voxels * abs(float(np.linalg.det(affine[:3, :3]))) / 1000, 6),
         "components": _count_components(labels, label, box),
         "touches_border": any(part.start == 0 or part.stop == side for part, side in zip(box, labels.shape)),
         "centroid_mm": centroid.tolist(),

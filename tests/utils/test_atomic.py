@@ -40,3 +40,15 @@ def test_json_with_lists_of_numbers_on_one_line(tmp_path):
     }
     text = write_json(tmp_path / "a.json", value).read_text(encoding="utf-8")
     assert json.loads(text) == value and '"spacing": [1.5, 2.0]' in text
+
+
+def test_errors_name_the_target_and_what_is_in_its_place(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"taken: found a file, expected a folder"):
+        write_text(tmp_path / "taken" / "a.txt", "x")
+    (tmp_path / "folder.txt" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"folder\.txt"):
+        write_text(tmp_path / "folder.txt", "x")
+    with pytest.raises(PermissionError) as error, atomic_path(tmp_path / "b.txt") as temporary:
+        raise PermissionError(13, "Permission denied", str(temporary))
+    assert error.value.filename == str(tmp_path / "b.txt")
