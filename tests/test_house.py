@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mamba_vision.utils import project_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(__import__("mamba_vision").__file__).parent
 
@@ -150,3 +152,13 @@ def test_nothing_names_a_machine() -> None:
             continue
         text = file.read_text(errors="ignore")
         assert not [n for n in needles if n in text], f"{name} names a path of one machine"
+
+
+def test_tools_explain_every_argument_and_end_alike() -> None:
+    for file in sorted(project_folder("tools").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        assert "run_tool(main)" in text, f"{file}: ends otherwise than utils.tool_exit.run_tool"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+                explained = any(keyword.arg == "help" for keyword in node.keywords)
+                assert explained, f"{file}:{node.lineno}: {ast.unparse(node.args[0])} has no help"
