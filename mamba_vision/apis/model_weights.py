@@ -19,12 +19,13 @@ BACKBONE = "backbone."
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file, weights-only.
+    """The state dict in a file, weights-only; ZigMa's moving average ('ema'), which is what its authors sample with.
 
     Raises:
         FileNotFoundError, CheckpointError: there is no such file, or it is not one of weights.
     """
-    return dict(find_state_dict(load_file(path), source=f"checkpoint {path}"))
+    content = load_file(path)
+    return dict(find_state_dict(content, ema=isinstance(content.get("ema"), dict), source=f"checkpoint {path}"))
 
 
 def classes_in(weights: dict[str, Tensor] | None) -> int | None:

@@ -52,7 +52,11 @@ def sequence_order(
 
     Returns:
         (K, L) int64.
+
+    Raises:
+        ValueError: the order reads every line of the grid by itself.
     """
+    _check_whole(scan, grid)
     if places and 1 in scan.grid_ranks:
         return scan((math.prod(grid) + len(places),), device).indices
     return around_class_tokens(scan(grid, device), places)
@@ -64,8 +68,19 @@ def orders_around(
     """Like `sequence_order`, with everything that is known of the orders: where results go, as published too.
 
     An order that knows of these class tokens itself (`extra_tokens`) is asked as it is.
+
+    Raises:
+        ValueError: the order reads every line of the grid by itself.
     """
+    _check_whole(scan, grid)
     if tuple(scan.extra_tokens(grid)) == tuple(places):
         return scan(grid, device)
     indices = sequence_order(scan, grid, places, device)
     return Orders(indices, invert(indices, math.prod(grid) + len(places)), tuple(grid))
+
+
+def _check_whole(scan: ScanOrder, grid: tuple[int, ...]) -> None:
+    if scan.sequence_axes(scan.checked_grid(grid)) is not None:
+        raise ValueError(
+            f"scan: found {scan.name!r}, which reads every line of the grid by itself, expected an order of all tokens"
+        )

@@ -192,6 +192,15 @@ def test_published_file(tmp_path):
     mamba_vision.get_model("vmamba_test", tmp_path / "published.pth", features_only=True, in_chans=4)
 
 
+def test_average_of_a_published_diffusion_file(tmp_path):
+    """ZigMa's files hold two sets of weights; the moving average is what its authors sample with."""
+    state = mamba_vision.get_model("zigma_tiny").state_dict()
+    average = {f"module.{key}": value + 1 for key, value in state.items()}
+    torch.save({"model": state, "ema": average, "train_steps": 3}, tmp_path / "zigma.pt")
+    loaded = mamba_vision.get_model("zigma_tiny", tmp_path / "zigma.pt").state_dict()
+    assert all(torch.equal(value, state[key] + 1) for key, value in loaded.items())
+
+
 def test_files_that_do_not_fit(trained, tmp_path):
     name, model, _ = trained
     state = model.state_dict()

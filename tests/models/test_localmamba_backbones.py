@@ -108,6 +108,7 @@ def test_vim_with_class_token(out_type):
 def test_any_scan_order(scan, token):
     vim = small("LocalVim", scan=scan, class_token=token)
     assert vim(torch.randn(2, 3, 64, 48))[0].shape == (2, 32)
+    assert small("LocalVMamba", scan=dict(type="cascade"))(torch.randn(1, 3, 32, 48))[-1].shape == (1, 128, 1, 2)
     vmamba = small("LocalVMamba", scan=scan)
     assert vmamba(torch.randn(2, 3, 32, 48))[-1].shape == (2, 128, 1, 2)
 

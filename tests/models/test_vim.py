@@ -209,6 +209,13 @@ def test_any_scan_order(scan, token):
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("system", ["Vim", "LocalVim", "RSMamba"])
+def test_orders_of_lines_are_refused(system):
+    model = MODELS.build(dict(type=f"mamba_vision.{system}", arch="test", img_size=64, scan=dict(type="cascade")))
+    with pytest.raises(ValueError, match="'cascade', which reads every line of the grid by itself"):
+        model(torch.randn(1, 3, 64, 64))
+
+
 def test_class_token_at_random():
     model = Vim("test", img_size=64, class_token="random")
     assert model(torch.randn(2, 3, 64, 64))[0].shape == (2, 32)

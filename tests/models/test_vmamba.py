@@ -268,6 +268,20 @@ def test_any_scan_order(arch, scan):
     assert [m.shape[1] for m in model(torch.randn(1, 3, 36, 52))] == [16, 32, 64, 128]
 
 
+@pytest.mark.parametrize("kind", ["SS2D", "SSD2D"])
+@pytest.mark.parametrize("along", ["rows", "columns"])
+def test_orders_of_lines_read_each_line_by_itself(kind, along):
+    """A map's lines, one after the other, give what the map gives; nothing of it is left out."""
+    options = dict(type=kind, d_model=16, d_state=3)
+    lines = MIXERS.build(dict(**options, scan=dict(type="cascade", along=along)))
+    whole = MIXERS.build(dict(**options, scan=dict(type="bidirectional")))
+    whole.load_state_dict(lines.state_dict())
+    x = torch.randn(2, 3, 5, lines.d_inner)
+    axis = 1 if along == "rows" else 2
+    one_by_one = torch.cat([whole.mix(line) for line in x.split(1, axis)], axis)
+    torch.testing.assert_close(lines.mix(x), one_by_one, rtol=1e-4, atol=1e-5)
+
+
 def test_positions_follow_the_image():
     model = VMamba("test", img_size=64)
     assert model.pos_embed.shape == (1, 16, 16, 16) and model.no_weight_decay() == {"pos_embed"}

@@ -157,6 +157,14 @@ def test_every_form_and_last_step(form, last_step):
     assert abs(states[-1].mean() - 1.5) < 0.06 and abs(states[-1].std() - 0.5) < 0.06
 
 
+@pytest.mark.parametrize("path", ["linear", "gvp", "vp"])
+def test_heun_without_a_last_step_stays_where_scores_are_finite(path):
+    transport = Transport(path)
+    sampler = Sampler("sde_heun", 100, last_step="none")
+    *_, end = sampler(transport, gaussian_network(transport, 1.5, 0.5), torch.randn(2000, 2))
+    assert abs(end.mean() - 1.5) < 0.06 and abs(end.std() - 0.5) < 0.06
+
+
 @pytest.mark.parametrize("path", ["linear", "vp"])
 def test_likelihood_of_a_normal_distribution(path):
     """In one dimension a probe's estimate is exact."""

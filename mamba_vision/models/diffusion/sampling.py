@@ -80,6 +80,8 @@ class Sampler:
         """The state after each noisy step and after the last step, noise itself left out."""
         size = 0.0 if self.last_step == "none" else self.last_step_size
         first, last = transport.sde_interval(self.diffusion, size)
+        if self.method == "sde_heun":
+            last = min(last, 1 - 1e-3)  # it looks at the last time, and at 1 a score is infinite
         times = torch.linspace(first, last, self.num_steps, device=x.device, dtype=x.dtype)
         step = times[1] - times[0]
 

@@ -157,9 +157,10 @@ class SS2D(Mixer2d):
         self.A_logs, self.Ds = nn.Parameter(rates), nn.Parameter(torch.ones(directions * channels))
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
-        order = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device).indices
-        y_BLD = ordered_scan(**self._arguments(x_BHWD.flatten(1, 2)), order=order, merge="sum")
-        return y_BLD.view(x_BHWD.shape)
+        orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
+        lines = fold(x_BHWD.flatten(1, 2), orders)  # all of the map, but for orders that read each line by itself
+        y_BLD = ordered_scan(**self._arguments(lines), order=orders.indices, merge="sum")
+        return unfold(y_BLD, orders).view(x_BHWD.shape)
 
     def _arguments(self, x_BLD: Tensor, first: int = 0, last: int | None = None) -> dict:
         """Arguments of `ordered_scan` for the directions first .. last - 1, with step sizes, B and C a token."""
@@ -189,7 +190,7 @@ class SS2D(Mixer2d):
         """What `forward` would scan with, every sequence in its order. The gate is not a part of the scan here."""
         x_BHWD, _ = self.before_scan(x_BHWC)
         orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
-        given = self._arguments(x_BHWD.flatten(1, 2))
+        given = self._arguments(fold(x_BHWD.flatten(1, 2), orders))
         dt_BLKD = torch.einsum("blkr,kdr->blkd", given["dt"], given["dt_weight"]).float()
         rows = (torch.stack([gather_tokens(t[:, :, k], orders)[:, k] for k in range(t.shape[2])], 1)
                 for t in (dt_BLKD, given["B"], given["C"]))  # fmt: skip

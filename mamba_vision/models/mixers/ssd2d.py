@@ -4,6 +4,8 @@ Legend: B batch, H, W rows and columns, L = H * W tokens, D inner width, K direc
 channels a head, N states.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from mamba_vision.kernels import ssd
 from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.ss2d import Mixer2d
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
-from mamba_vision.scan_orders import gather_tokens, return_tokens
+from mamba_vision.scan_orders import fold, gather_tokens, return_tokens, unfold
 
 
 @MIXERS.register_module()
@@ -54,7 +56,8 @@ class SSD2D(Mixer2d):
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
         orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
-        x_BKLD = gather_tokens(x_BHWD.flatten(1, 2), orders)
+        orders = replace(orders, published_return=None)  # other systems' misplaced results are none of this one's
+        x_BKLD = gather_tokens(fold(x_BHWD.flatten(1, 2), orders), orders)
         p_BKLP = x_BKLD @ self.x_proj_weight.transpose(1, 2)
         dt_BKLR, B_BKLN, C_BKLN = p_BKLP.split([self.heads, self.d_state, self.d_state], dim=-1)
         x_BLKD, dt_BLKR, B_BLKN, C_BLKN = (t.transpose(1, 2) for t in (x_BKLD, dt_BKLR, B_BKLN, C_BKLN))
@@ -70,4 +73,4 @@ class SSD2D(Mixer2d):
             chunk_size=self.chunk_size,
         )
         y_BKLD = y.unflatten(2, (-1, self.heads)).flatten(3).transpose(1, 2)
-        return return_tokens(y_BKLD, orders).sum(1).view(x_BHWD.shape)
+        return unfold(return_tokens(y_BKLD, orders).sum(1), orders).view(x_BHWD.shape)
