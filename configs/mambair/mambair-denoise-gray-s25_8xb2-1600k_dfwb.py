@@ -25,11 +25,4 @@ test_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(type="RestorationDataset", layout=layout, pipeline=test_pipeline, test_mode=True)
-            for layout in ("cbsd68_color", "kodak24_color", "mcmaster_color", "urban100_color")
-        ],
-    ),
-)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

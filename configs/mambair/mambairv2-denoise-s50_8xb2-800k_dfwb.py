@@ -1,7 +1,7 @@
 # MambaIRv2, color images with Gaussian noise of sigma 50: starts from sigma 15 (load_from).
 _base_ = [
     "../_base_/restoration/runtime.py",
-    "../_base_/restoration/dfwb_noise.py",
+    "../_base_/restoration/dfwb_noise_s50.py",
     "../_base_/restoration/adam_800k.py",
 ]
 model = dict(
@@ -9,23 +9,4 @@ model = dict(
     network=dict(type="MambaIRv2", arch="denoise_color"),
     loss=dict(type="PixelLoss", kind="charbonnier"),
     tiling=dict(tile=200, blend=False),  # as published; blend=True leaves no seams
-)
-sigma = 50
-train_pipeline = [
-    dict(type="LoadImagePair"),
-    dict(type="RandomPairCrop", gt_size=128),
-    dict(type="MakeNoisy", sigma=sigma),
-    dict(type="RandomFlipTurn"),
-    dict(type="PackImagePair"),
-]
-test_pipeline = [dict(type="LoadImagePair"), dict(type="MakeNoisy", sigma=sigma, seed=0), dict(type="PackImagePair")]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(
-    dataset=dict(
-        datasets=[
-            dict(type="RestorationDataset", layout=layout, pipeline=test_pipeline, test_mode=True)
-            for layout in ("cbsd68_color", "kodak24_color", "mcmaster_color", "urban100_color")
-        ],
-    ),
 )

@@ -20,10 +20,6 @@ META = yaml.safe_load((FOLDER / "metafile.yml").read_text())
 PARAMETERS = {model["Config"].rpartition("/")[2]: model["Metadata"]["Parameters"] for model in META["Models"]}
 
 
-def data_sets(loader: dict) -> list[dict]:
-    return loader.dataset.get("datasets", [loader.dataset])
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_builds(file) -> None:
     cfg = load_config(file)
@@ -40,13 +36,13 @@ def test_builds(file) -> None:
         assert model.scale == scale and model.network.in_channels == channels
         build_optim_wrapper(model, cfg.optim_wrapper)
         metric = METRICS.build(dict(cfg.val_evaluator))
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            for one in data_sets(loader):
-                steps = [TRANSFORMS.build(dict(step)) for step in one.pipeline]
-                assert steps[0].channels == channels
-                assert (one.get("scale", 1) if steps[0].scale is None else steps[0].scale) == scale
-                layouts = one.get("layout", "set5")
-                assert set([layouts] if isinstance(layouts, str) else layouts) <= set(LAYOUTS)
+        data = [loader.dataset for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)]
+        for one in data:
+            steps = [TRANSFORMS.build(dict(step)) for step in one.pipeline]
+            assert steps[0].channels == channels
+            assert (one.get("scale", 1) if steps[0].scale is None else steps[0].scale) == scale
+            layouts = one.get("layout", "set5")
+            assert set([layouts] if isinstance(layouts, str) else layouts) <= set(LAYOUTS)
     if "df2k" in file.stem:
         assert metric.border == scale and metric.y_channel
         gpus, batch = map(int, file.stem.split("_")[1].split("-")[0].split("xb"))
@@ -55,13 +51,10 @@ def test_builds(file) -> None:
         assert f"-{cfg.train_cfg.max_iters // 1000}k" in file.stem
     if "denoise" in file.stem and "_8xb" in file.stem:
         sigma = int(file.stem.split("-s")[1].split("_")[0])
-        found = {s.sigma for one in (cfg.train_dataloader, cfg.test_dataloader) for d in data_sets(one)
-                 for s in d.pipeline if "sigma" in s}  # fmt: skip
-        assert found == {sigma}
+        assert [step.sigma for one in data for step in one.pipeline if "sigma" in step] == [sigma] * 3
     if "jpeg" in file.stem:
         quality = int(file.stem.split("-q")[1].split("_")[0])
-        loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
-        assert {d.quality for loader in loaders for d in data_sets(loader)} == {quality}
+        assert [one.quality for one in data] == [quality] * 3
 
 
 @pytest.mark.parametrize("arch", ["tiny", "tiny_denoise"])

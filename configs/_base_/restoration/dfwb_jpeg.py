@@ -1,4 +1,4 @@
-# Gray JPEG images of one quality and their originals; tested on Classic5 and LIVE1.
+# Gray JPEG images of one quality and their originals; tested on Classic5 and LIVE1. Here of quality 40.
 quality = 40
 train_pipeline = [
     dict(type="LoadImagePair", channels=1),
@@ -25,11 +25,11 @@ test_dataloader = dict(
     num_workers=1,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(type="RestorationDataset", layout=layout, quality=quality, pipeline=test_pipeline, test_mode=True)
-            for layout in ("classic5", "live1")
-        ],
+        type="RestorationDataset",
+        layout=["classic5", "live1"],
+        quality=quality,
+        pipeline=test_pipeline,
+        test_mode=True,
     ),
 )
 val_evaluator = dict(type="RestorationMetric", y_channel=True)

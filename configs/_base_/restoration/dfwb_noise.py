@@ -1,4 +1,5 @@
 # Clean images with Gaussian noise made on the fly; tested on CBSD68, Kodak24, McMaster and Urban100, on all channels.
+# Here of sigma 15.
 sigma = 15
 train_pipeline = [
     dict(type="LoadImagePair"),
@@ -26,11 +27,10 @@ test_dataloader = dict(
     num_workers=1,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(type="RestorationDataset", layout=layout, pipeline=test_pipeline, test_mode=True)
-            for layout in ("cbsd68_color", "kodak24_color", "mcmaster_color", "urban100_color")
-        ],
+        type="RestorationDataset",
+        layout=["cbsd68_color", "kodak24_color", "mcmaster_color", "urban100_color"],
+        pipeline=test_pipeline,
+        test_mode=True,
     ),
 )
 val_evaluator = dict(type="RestorationMetric")
