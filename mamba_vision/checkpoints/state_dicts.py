@@ -35,7 +35,8 @@ def find_state_dict(checkpoint: Mapping[str, Any], ema: bool = False, source: st
             )
         inner = checkpoint[key]
     while not _is_state_dict(inner):
-        key = next((name for name in WEIGHTS if isinstance(inner.get(name), Mapping)), None)
+        # a file that holds the average alone means that
+        key = next((name for name in (*WEIGHTS, *AVERAGES) if isinstance(inner.get(name), Mapping)), None)
         if key is None:
             raise CheckpointError(f"{source} holds no state dict: found {_keys(inner)}, expected names with tensors")
         inner = inner[key]

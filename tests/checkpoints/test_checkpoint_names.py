@@ -33,6 +33,12 @@ def test_the_usual_wrappers(checkpoint: dict) -> None:
     assert list(found) == list(STATE) and torch.equal(found["b.bias"], STATE["b.bias"])
 
 
+@pytest.mark.parametrize("key", ["params_ema", "ema_model"])
+def test_a_moving_average_alone_needs_no_option(key: str) -> None:
+    checkpoint = {key: {"module." + name: value for name, value in STATE.items()}, "iter": 4}
+    assert set(find_state_dict(checkpoint)) == set(STATE)
+
+
 @pytest.mark.parametrize("key", ["model_ema", "ema", "state_dict_ema", "params_ema"])
 def test_moving_average_by_option(key: str) -> None:
     averaged = {"module." + name: value + 5 for name, value in STATE.items()}

@@ -4,6 +4,7 @@ The shape is SwinIR's (arXiv 2108.10257). Legend: B batch, H, W rows and columns
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -160,6 +161,8 @@ class RestorationFrame(Network):
         upsampler: one of `HEADS`.
         img_range: factor on the values inside.
         resi_connection: one of `RESIDUAL_CONVS`.
+        position_grid: rows and columns of learned positions added to the first tokens, which fix the size of the image
+            (as the groups see it); None: none.
 
     Raises:
         ValueError: an unknown name, or a scale that the head has not.
@@ -168,6 +171,7 @@ class RestorationFrame(Network):
     def __init__(
         self, groups: Sequence[ResidualGroup], in_channels: int, embed_dim: int, upscale: int, upsampler: str,
         img_range: float, resi_connection: str, init_cfg: dict | list[dict] | None = None,
+        position_grid: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(init_cfg)
         head = HEADS[one_of("upsampler", upsampler, tuple(HEADS))]
@@ -178,6 +182,10 @@ class RestorationFrame(Network):
         self.register_buffer("mean", mean, persistent=False)  # checkpoints have none
         self.conv_first = nn.Conv2d(in_channels, embed_dim, 3, padding=1)
         self.first_norm = nn.LayerNorm(embed_dim)
+        self.position_grid = position_grid
+        if position_grid is not None:
+            self.absolute_pos_embed = nn.Parameter(torch.empty(1, prod(position_grid), embed_dim))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.layers = nn.ModuleList(groups)
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
@@ -188,14 +196,23 @@ class RestorationFrame(Network):
         """(B, in_channels, H, W) to (B, in_channels, s * H, s * W); `body` runs the groups on tokens (B, H, W, C).
 
         Raises:
-            ValueError: wrong number of axes or channels, or an empty image.
+            ValueError: learned positions are of another size.
         """
         mean = self.mean.to(image.dtype)
         image = (image - mean) * self.img_range
         shallow = self.conv_first(image)
-        deep_BHWC = self.norm(body(self.first_norm(shallow.permute(0, 2, 3, 1))))
+        tokens_BHWC = self.first_norm(shallow.permute(0, 2, 3, 1))
+        if self.position_grid is not None:
+            tokens_BHWC = tokens_BHWC + self._positions(tokens_BHWC)
+        deep_BHWC = self.norm(body(tokens_BHWC))
         features = self.conv_after_body(deep_BHWC.permute(0, 3, 1, 2)) + shallow
         return self.head(features, image) / self.img_range + mean
+
+    def _positions(self, tokens_BHWC: Tensor) -> Tensor:
+        grid = tuple(tokens_BHWC.shape[1:3])
+        if grid != self.position_grid:
+            raise ValueError(f"x: found {grid} pixels, expected {self.position_grid}, those of the learned positions")
+        return self.absolute_pos_embed.unflatten(1, grid)
 
 
 def check_image(image: Tensor, channels: int) -> None:

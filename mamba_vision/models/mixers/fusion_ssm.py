@@ -19,14 +19,29 @@ from mamba_vision.registry import MIXERS, SCAN_ORDERS
 
 SUFFIXES = ("", "_b", "_c", "_d")
 FOUR_DIRECTIONS = ({"type": "bidirectional"}, {"type": "bidirectional", "axes": (1, 0)})
+# The published bimamba_type in settings of `FusionSSM`.
+PUBLISHED_TYPES = {
+    "none": dict(scan="raster"),
+    "v0": dict(scan="raster", two_inputs=True),
+    "v1": dict(scan="bidirectional", shared=True),
+    "v2": dict(scan="bidirectional"),
+    "v3": dict(scan="bidirectional", two_inputs=True),
+    "v4": dict(scan="bidirectional", two_inputs=True, second_gates=True),
+    "v5": dict(scan="bidirectional", two_inputs=True, shared=True),
+    "v6": {},
+    "v7": dict(two_inputs=True),
+    "v8": dict(shared=True),
+    "v9": dict(two_inputs=True, shared=True),
+}
 
 
 @MIXERS.register_module()
 class FusionSSM(nn.Module):
     """Selective state space layer over one or two inputs of the same grid; parameter names are the published ones.
 
-    The published `bimamba_type` is spelled out: v2 is a bidirectional `scan` of one input, v6 the default scan of one,
-    v0, v3 and v7 are raster, bidirectional and default scans of two, v8 and v9 are v6 and v7 with `shared` weights.
+    The published `bimamba_type` is spelled out, see `published`: v2 is a bidirectional `scan` of one input, v6 the
+    default scan of one, v0, v3 and v7 are raster, bidirectional and default scans of two, v1, v5, v8 and v9 are v2, v3,
+    v6 and v7 with `shared` weights; v4 is v3 with `second_gates`.
 
     Args:
         d_model: width C of the tokens.
@@ -39,6 +54,10 @@ class FusionSSM(nn.Module):
             rows) then read the convolved first input, the others the input itself, neither convolved nor activated.
         scan: config of the scan order, of four directions at most; default: rows and columns, forward and backward.
         norm: LayerNorm of the directions' mean.
+        divide: take the directions' mean; False: their sum.
+        second_gates: the gate is projected from the second input, too.
+        conv_bias, bias: whether the convolutions and the outer projections have a bias.
+        layer_scale: start of a learned factor `gamma` of every output channel; None: no factor.
 
     In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
 
@@ -57,27 +76,60 @@ class FusionSSM(nn.Module):
         shared: bool = False,
         scan: dict | str | None = None,
         norm: bool = True,
+        divide: bool = True,
+        second_gates: bool = False,
+        conv_bias: bool = True,
+        bias: bool = False,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
+        if second_gates and (not two_inputs or shared):
+            raise ValueError("second_gates: found True, expected two inputs and weights that are not shared")
         self.scan = SCAN_ORDERS.build(scan or list(FOUR_DIRECTIONS))
         if self.scan.n_directions > len(SUFFIXES):
             raise ValueError(f"scan: found {self.scan.n_directions} directions, expected at most {len(SUFFIXES)}")
         self.suffixes = SUFFIXES[: self.scan.n_directions]
         self.d_state, self.d_inner, self.dt_rank = d_state, int(expand * d_model), step_rank(dt_rank, d_model)
-        self.two_inputs, self.shared = two_inputs, shared
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
+        self.two_inputs, self.shared, self.second_gates, self.divide = two_inputs, shared, second_gates, divide
+        self.in_proj = nn.Linear(d_model, self.d_inner * (1 if second_gates else 2), bias=bias)
         if two_inputs:
-            self.in_proj_b = nn.Linear(d_model, self.d_inner, bias=False)
-        add_branch(self, "", self.d_inner, d_state, self.dt_rank, d_conv)
+            self.in_proj_b = nn.Linear(d_model, self.d_inner * (2 if second_gates else 1), bias=bias)
+        add_branch(self, "", self.d_inner, d_state, self.dt_rank, d_conv, conv_bias)
         for suffix in self.suffixes[1:]:
             if shared:
                 self.register_parameter(rates_name(suffix), nn.Parameter(s4d_real_log(self.d_inner, d_state)))
             else:
-                add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv)
+                add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv, conv_bias)
                 # As published, only the first direction's step sizes start as Mamba's do.
                 setattr(self, f"dt_proj{suffix}", nn.Linear(self.dt_rank, self.d_inner))
         self.norm = nn.LayerNorm(self.d_inner) if norm else nn.Identity()
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+        self.gamma = None if layer_scale is None else nn.Parameter(torch.full((d_model,), float(layer_scale)))
+
+    @classmethod
+    def published(
+        cls,
+        d_model: int,
+        bimamba_type: str = "none",
+        if_devide_out: bool = False,
+        use_norm: bool = False,
+        d_state: int = 16,
+        expand: float = 2,
+        init_layer_scale: float | None = None,
+        **options,
+    ) -> "FusionSSM":
+        """The layer from the arguments of the published constructor; `options` are those of the same name here.
+
+        Types 'none' and 'v1' ignore division and norm, as published.
+        """
+        if bimamba_type not in PUBLISHED_TYPES:
+            known = ", ".join(map(repr, PUBLISHED_TYPES))
+            raise ValueError(f"bimamba_type: found {bimamba_type!r}, expected one of {known}")
+        plain = bimamba_type in ("none", "v1")
+        return cls(
+            d_model, d_state=d_state, expand=expand, norm=use_norm and not plain, divide=if_devide_out and not plain,
+            layer_scale=init_layer_scale, **PUBLISHED_TYPES[bimamba_type], **options,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return f"{2 if self.two_inputs else 1} inputs, scan={self.scan.name!r}, d_state={self.d_state}"
@@ -97,18 +149,19 @@ class FusionSSM(nn.Module):
             with torch.autocast(x_BLC.device.type, enabled=False):
                 kind = self.in_proj.weight.dtype
                 return self.forward(x_BLC.to(kind), None if second_BLC is None else second_BLC.to(kind), grid)
-        x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)
+        x_BLE, z_BLE, steers_BLE = self._projected(x_BLC, second_BLC)
         # The gate is the same for every direction's result, so it is applied to their sum.
-        y_BLE = sum(ordered_scan(**scan, z=z_BLE) for scan in self._scans(x_BLE, second_BLC, grid))
-        return self.out_proj(self.norm(y_BLE / len(self.suffixes)))
+        y_BLE = sum(ordered_scan(**scan, z=z_BLE) for scan in self._scans(x_BLE, steers_BLE, grid))
+        y_BLC = self.out_proj(self.norm(y_BLE / len(self.suffixes) if self.divide else y_BLE))
+        return y_BLC if self.gamma is None else y_BLC * self.gamma
 
     def scan_inputs(
         self, x_BLC: Tensor, second_BLC: Tensor | None = None, grid: tuple[int, ...] | None = None
     ) -> ScanInputs:
         """What `forward` would scan with, every sequence in the order in which its direction reads it."""
         self._check(x_BLC, second_BLC)
-        x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)
-        parts = [_written_out(scan, z_BLE) for scan in self._scans(x_BLE, second_BLC, grid)]
+        x_BLE, z_BLE, steers_BLE = self._projected(x_BLC, second_BLC)
+        parts = [_written_out(scan, z_BLE) for scan in self._scans(x_BLE, steers_BLE, grid)]
         joined = {}
         for name in ("u", "delta", "A", "B", "C", "D", "z", "order"):
             tensors = [getattr(part, name) for part in parts]
@@ -121,10 +174,17 @@ class FusionSSM(nn.Module):
         if second_BLC is not None and second_BLC.shape != x_BLC.shape:
             raise ValueError(f"second_BLC: found shape {tuple(second_BLC.shape)}, expected {tuple(x_BLC.shape)}")
 
-    def _scans(self, x_BLE: Tensor, second_BLC: Tensor | None, grid: tuple[int, ...] | None) -> list[dict]:
+    def _projected(self, x_BLC: Tensor, second_BLC: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is scanned, the gate, and what steers the scan (None: the first of these, convolved)."""
+        if self.second_gates:
+            steers_BLE, z_BLE = self.in_proj_b(second_BLC).chunk(2, dim=-1)
+            return self.in_proj(x_BLC), z_BLE, steers_BLE
+        x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)
+        return x_BLE, z_BLE, self.in_proj_b(second_BLC) if self.two_inputs else None
+
+    def _scans(self, x_BLE: Tensor, steers_BLE: Tensor | None, grid: tuple[int, ...] | None) -> list[dict]:
         """Arguments of one `ordered_scan`, or of two where the directions read different inputs; results add up."""
         order = self.scan(grid or (x_BLE.shape[1],), x_BLE.device).indices
-        steers_BLE = self.in_proj_b(second_BLC) if self.two_inputs else None
         if self.shared:
             return self._shared(x_BLE, steers_BLE, order)
         if steers_BLE is None:

@@ -1,6 +1,6 @@
 """MambaDFuse's mixer of several inputs (Li et al., arXiv 2404.08406, figure 4): each scanned by itself, results added.
 
-Legend: B batch, L tokens, C model width, E inner width, K = 3 inputs, R step rank, N states.
+Legend: B batch, L tokens, C model width, E inner width, K = 2 or 3 inputs, R step rank, N states.
 """
 
 import torch
@@ -19,7 +19,9 @@ BRANCHES = (("in_proj", "", ""), ("in_proj_extra1", "_b", "_b"), ("in_proj_extra
 
 @MIXERS.register_module()
 class MultiInputMamba(nn.Module):
-    """Three causal, gated selective scans, one of each input, added up before one output projection (published: M3).
+    """Causal, gated selective scans, one of each input, added up before one output projection.
+
+    With three inputs it is the published type 'm3', with two its 'v3', whose files hold the third one's weights unused.
 
     Args:
         d_model: width C of the tokens of all inputs.
@@ -27,19 +29,30 @@ class MultiInputMamba(nn.Module):
         d_conv: width of the causal convolutions.
         expand: E = int(expand * d_model).
         dt_rank: rank R of the step sizes; 'auto' is ceil(d_model / 16).
+        inputs: K, 2 or 3.
+        divide: take the mean of the results instead of the sum (published: if_devide_out, which no network sets).
 
     In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
 
     Raises:
-        ValueError: `dt_rank` is not possible.
+        ValueError: `dt_rank` or the number of inputs is not possible.
     """
 
+    # of a published file's third input, which 'v3' does not read
+    published_ignored = ("in_proj_extra2.*", "*_c.*", "D_c")
+
     def __init__(
-        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: float = 2, dt_rank: int | str = "auto"
-    ) -> None:
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: float = 2, dt_rank: int | str = "auto",
+        inputs: int = 3, divide: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        if inputs not in (2, 3):
+            raise ValueError(f"inputs: found {inputs!r}, expected 2 or 3")
+        self.branches, self.divide = BRANCHES[:inputs], divide
+        if inputs == 3:
+            self.published_ignored = ()
         self.d_state, self.d_inner, self.dt_rank = d_state, int(expand * d_model), step_rank(dt_rank, d_model)
-        for projection, suffix, rates in BRANCHES:
+        for projection, suffix, rates in self.branches:
             setattr(self, projection, nn.Linear(d_model, 2 * self.d_inner, bias=False))
             add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv)
             if suffix:  # as published, only the first branch's step sizes start as Mamba's do
@@ -51,28 +64,28 @@ class MultiInputMamba(nn.Module):
     def extra_repr(self) -> str:
         return f"d_state={self.d_state}, dt_rank={self.dt_rank}"
 
-    def forward(self, x_BLC: Tensor, extra1_BLC: Tensor, extra2_BLC: Tensor) -> Tensor:
-        """Three times (B, L, C) -> (B, L, C).
+    def forward(self, *inputs_BLC: Tensor) -> Tensor:
+        """K times (B, L, C) -> (B, L, C).
 
         Raises:
-            ValueError: the inputs are of different shapes.
+            ValueError: the inputs are of different shapes, or another number.
         """
-        inputs = (x_BLC, extra1_BLC, extra2_BLC)
-        _check(inputs)
-        if in_float16_region(x_BLC):
-            with torch.autocast(x_BLC.device.type, enabled=False):
-                return self.forward(*(t.to(self.in_proj.weight.dtype) for t in inputs))
+        self._check(inputs_BLC)
+        if in_float16_region(inputs_BLC[0]):
+            with torch.autocast(inputs_BLC[0].device.type, enabled=False):
+                return self.forward(*(t.to(self.in_proj.weight.dtype) for t in inputs_BLC))
         total_BEL = 0
-        for tokens_BLC, branch in zip(inputs, BRANCHES):
+        for tokens_BLC, branch in zip(inputs_BLC, self.branches):
             s = self._branch(tokens_BLC, *branch)
             total_BEL = total_BEL + selective_scan(**s, delta_softplus=True)
+        if self.divide:
+            total_BEL = total_BEL / len(self.branches)
         return self.out_proj(total_BEL.transpose(1, 2))
 
-    def scan_inputs(self, x_BLC: Tensor, extra1_BLC: Tensor, extra2_BLC: Tensor) -> ScanInputs:
-        """What `forward` would scan with: K = 3 scans, one an input, in the tokens' own order."""
-        inputs = (x_BLC, extra1_BLC, extra2_BLC)
-        _check(inputs)
-        parts = [self._branch(tokens_BLC, *branch) for tokens_BLC, branch in zip(inputs, BRANCHES)]
+    def scan_inputs(self, *inputs_BLC: Tensor) -> ScanInputs:
+        """What `forward` would scan with: K scans, one an input, in the tokens' own order."""
+        self._check(inputs_BLC)
+        parts = [self._branch(tokens_BLC, *branch) for tokens_BLC, branch in zip(inputs_BLC, self.branches)]
         for part in parts:
             bias = part.pop("delta_bias")
             part["delta"] = F.softplus(part["delta"].to(bias.dtype) + bias[:, None])
@@ -100,8 +113,7 @@ class MultiInputMamba(nn.Module):
             delta_bias=part["dt_proj"].bias.to(wide),
         )
 
-
-def _check(inputs: tuple[Tensor, ...]) -> None:
-    shapes = [tuple(t.shape) for t in inputs]
-    if any(shape != shapes[0] for shape in shapes[1:]):
-        raise ValueError(f"x_BLC, extra1_BLC, extra2_BLC: found shapes {shapes}, expected one")
+    def _check(self, inputs: tuple[Tensor, ...]) -> None:
+        shapes = [tuple(t.shape) for t in inputs]
+        if len(inputs) != len(self.branches) or any(shape != shapes[0] for shape in shapes[1:]):
+            raise ValueError(f"inputs_BLC: found shapes {shapes}, expected {len(self.branches)} of one shape")

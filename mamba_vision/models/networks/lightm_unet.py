@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import Convolution, UpSample
+from monai.networks.layers.factories import Dropout
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ class LightMUNet(Network):
         blocks_down: Residual blocks of every level, finest first.
         blocks_up: Residual blocks of every level on the way up, deepest first: one level fewer.
         norm, act: MONAI's names of norm and activation, or (name, arguments).
-        dropout_prob: Rate of dropout behind the first convolution.
+        dropout_prob: Rate of dropping channels behind the first convolution, as MONAI's SegResNet does.
         upsample_mode: MONAI's: 'nontrainable' (linear), 'deconv', 'deconvgroup' or 'pixelshuffle'.
         use_conv_final: False returns the last feature map instead of logits.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
@@ -107,7 +108,7 @@ class LightMUNet(Network):
         style = (dims, s["norm"], s["act"])
 
         self.convInit = separable_conv(dims, self.in_channels, width)
-        self.dropout = nn.Dropout(s["dropout_prob"])
+        self.dropout = Dropout[Dropout.DROPOUT, dims](s["dropout_prob"])
         self.down_layers = nn.ModuleList()
         for level, blocks in enumerate(s["blocks_down"]):
             wide = width * 2**level

@@ -6,12 +6,14 @@ L = H * W tokens, row by row.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
+from mamba_vision.models.layers.dimensions import per_axis
 from mamba_vision.models.layers.restoration_frame import RGB_MEAN
 from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.models.mixers.multi_input import MultiInputMamba
@@ -47,6 +49,9 @@ class MambaDFuse(Network):
         fusion_depth: blocks that read both images.
         reconstruction_depth: Mamba blocks of the fused image.
         img_range: factor on the values inside.
+        ape: learned positions added to the first tokens of both images, which fixes their size to `img_size`; all
+            published weights are without.
+        img_size: rows and columns of these positions, a number or two.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
     Shape:
@@ -73,14 +78,19 @@ class MambaDFuse(Network):
         fusion_depth: int | None = None,
         reconstruction_depth: int | None = None,
         img_range: float | None = None,
+        ape: bool | None = None,
+        img_size: int | Sequence[int] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         given = dict(
             in_channels=in_channels, embed_dim=embed_dim, extraction_depth=extraction_depth, fusion_depth=fusion_depth,
-            reconstruction_depth=reconstruction_depth, img_range=img_range,
+            reconstruction_depth=reconstruction_depth, img_range=img_range, ape=ape, img_size=img_size,
         )  # fmt: skip
-        defaults = dict(in_channels=1, extraction_depth=8, fusion_depth=5, reconstruction_depth=8, img_range=1.0)
+        defaults = dict(
+            in_channels=1, extraction_depth=8, fusion_depth=5, reconstruction_depth=8, img_range=1.0, ape=False,
+            img_size=128,
+        )  # fmt: skip
         s = arch_settings("MambaDFuse", ARCHS, arch, given, defaults)
         if s["in_channels"] not in (1, 3):
             raise ValueError(f"in_channels: expected 1 or 3, found {s['in_channels']!r}")
@@ -101,6 +111,10 @@ class MambaDFuse(Network):
         self.low_level_feature_extraction1 = conv(self.in_channels, width // 2)
         self.low_level_feature_extraction2 = conv(width // 2, width)
         self.token_norm = nn.LayerNorm(width)  # one, wherever maps become tokens
+        self.position_grid = per_axis("img_size", s["img_size"], 2) if s["ape"] else None
+        if self.position_grid is not None:
+            self.absolute_pos_embed = nn.Parameter(torch.empty(1, prod(self.position_grid), width))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.high_level_feature_extraction1 = blocks(s["extraction_depth"])
         self.high_level_feature_extraction2 = blocks(s["extraction_depth"])
         self.channel_exchange1, self.channel_exchange2 = ExchangeBlock(width), ExchangeBlock(width)
@@ -134,6 +148,10 @@ class MambaDFuse(Network):
         """Normalized images (B, c, H, W) to their fused features (B, C, H, W)."""
         size = tuple(first.shape[2:])
         one, two = (self._tokens(self._shallow_features(image)) for image in (first, second))
+        if self.position_grid is not None:
+            if size != self.position_grid:
+                raise ValueError(f"first: found {size} pixels, expected {self.position_grid}, the learned positions'")
+            one, two = one + self.absolute_pos_embed, two + self.absolute_pos_embed
         one = through(self.high_level_feature_extraction1, one)
         two = through(self.high_level_feature_extraction2, two)
         for exchange in (self.channel_exchange1, self.channel_exchange2):

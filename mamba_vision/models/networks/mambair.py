@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from mamba_vision.models.layers.arch import arch_settings
+from mamba_vision.models.layers.dimensions import per_axis
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.residual_state_space import ResidualStateSpaceBlock
 from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame, check_image
@@ -58,6 +59,8 @@ class MambaIR(RestorationFrame):
         img_range: factor on the values inside.
         resi_connection: '1conv' or '3conv'.
         drop_path_rate: of the last block; grows linearly from 0.
+        ape: learned positions, which fix the size of the image to `img_size`; all published weights are without.
+        img_size: rows and columns of these positions, a number or two.
         with_cp: gradient checkpointing of the blocks, for less memory in training.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
@@ -83,15 +86,19 @@ class MambaIR(RestorationFrame):
         img_range: float | None = None,
         resi_connection: str | None = None,
         drop_path_rate: float | None = None,
+        ape: bool | None = None,
+        img_size: int | Sequence[int] | None = None,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         given = dict(
             in_channels=in_channels, embed_dim=embed_dim, depths=depths, d_state=d_state, mlp_ratio=mlp_ratio,
             upscale=upscale, upsampler=upsampler, img_range=img_range, resi_connection=resi_connection,
-            drop_path_rate=drop_path_rate,
+            drop_path_rate=drop_path_rate, ape=ape, img_size=img_size,
         )  # fmt: skip
-        defaults = dict(in_channels=3, img_range=1.0, resi_connection="1conv", drop_path_rate=0.1)
+        defaults = dict(
+            in_channels=3, img_range=1.0, resi_connection="1conv", drop_path_rate=0.1, ape=False, img_size=64
+        )
         s = arch_settings("MambaIR", ARCHS, arch, given, defaults)
         branch = "light" if s["upsampler"] == "pixelshuffledirect" else "classic"
         rates = iter(drop_path_rates(s["drop_path_rate"], sum(s["depths"])))
@@ -109,7 +116,7 @@ class MambaIR(RestorationFrame):
         ]
         super().__init__(
             groups, s["in_channels"], s["embed_dim"], s["upscale"], s["upsampler"], s["img_range"],
-            s["resi_connection"], init_cfg,
+            s["resi_connection"], init_cfg, per_axis("img_size", s["img_size"], 2) if s["ape"] else None,
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.conv_ffn import FFNS, make_ffn
+from mamba_vision.models.layers.dimensions import per_axis
 from mamba_vision.models.layers.mirror_padding import cut_to, mirror_to
 from mamba_vision.models.layers.options import one_of
 from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame, check_image
@@ -62,13 +63,14 @@ class MambaIRv2(RestorationFrame):
         in_channels: 3 (RGB) or 1 (gray).
         embed_dim: width C of the tokens.
         depths: layers of every residual group.
-        num_heads: heads of the window attention.
+        num_heads: heads of the window attention, one number or one a group.
         window_size: side of a window; images are mirrored up to a multiple of it inside.
         d_state: states of the scans.
         mlp_ratio: inner width of scans and feed-forward layers over C.
         inner_rank: rank of the prompts' table.
         num_tokens: classes T that the pixels are sorted into.
-        convffn_kernel_size: side of the depthwise convolution in the feed-forward layers.
+        convffn_kernel_size: side of the depthwise convolution in the feed-forward layers of ffn 'conv'; that of 'gated'
+            is always 5, as published.
         ffn: 'conv', or 'gated' as in the light variants.
         upscale: how many times larger the result is.
         upsampler: 'pixelshuffle', 'pixelshuffledirect', 'nearest+conv', or 'none' for results of the input's size.
@@ -78,6 +80,9 @@ class MambaIRv2(RestorationFrame):
             the published code, whose results differ from call to call; 'never'.
         stable_sort: pixels of one class keep the order of the image, so that every machine computes the same; False
             (default): their order is that of PyTorch's sort on this machine, as published.
+        qkv_bias: whether queries, keys and values have a bias.
+        ape: learned positions, which fix the size of the image to `img_size`; all published weights are without.
+        img_size: rows and columns of these positions, a number or two.
         with_cp: gradient checkpointing of the layers, for less memory in training.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
@@ -98,7 +103,7 @@ class MambaIRv2(RestorationFrame):
         in_channels: int | None = None,
         embed_dim: int | None = None,
         depths: Sequence[int] | None = None,
-        num_heads: int | None = None,
+        num_heads: int | Sequence[int] | None = None,
         window_size: int | None = None,
         d_state: int | None = None,
         mlp_ratio: float | None = None,
@@ -112,6 +117,9 @@ class MambaIRv2(RestorationFrame):
         resi_connection: str | None = None,
         route_noise: str | None = None,
         stable_sort: bool | None = None,
+        qkv_bias: bool | None = None,
+        ape: bool | None = None,
+        img_size: int | Sequence[int] | None = None,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -120,30 +128,33 @@ class MambaIRv2(RestorationFrame):
             d_state=d_state, mlp_ratio=mlp_ratio, inner_rank=inner_rank, num_tokens=num_tokens,
             convffn_kernel_size=convffn_kernel_size, ffn=ffn, upscale=upscale, upsampler=upsampler,
             img_range=img_range, resi_connection=resi_connection, route_noise=route_noise,
-            stable_sort=stable_sort,
+            stable_sort=stable_sort, qkv_bias=qkv_bias, ape=ape, img_size=img_size,
         )  # fmt: skip
         defaults = dict(
             in_channels=3, window_size=16, convffn_kernel_size=5, ffn="conv", img_range=1.0, resi_connection="1conv",
-            route_noise="training", stable_sort=False,
+            route_noise="training", stable_sort=False, qkv_bias=True, ape=False, img_size=64,
         )  # fmt: skip
         s = arch_settings("MambaIRv2", ARCHS, arch, given, defaults)
         layer_settings = {
             key: s[key]
-            for key in ("num_heads", "window_size", "d_state", "mlp_ratio", "inner_rank", "num_tokens",
-                        "convffn_kernel_size", "ffn", "route_noise", "stable_sort")
+            for key in ("window_size", "d_state", "mlp_ratio", "inner_rank", "num_tokens", "convffn_kernel_size", "ffn",
+                        "route_noise", "stable_sort", "qkv_bias")
         }  # fmt: skip
+        heads = [s["num_heads"]] * len(s["depths"]) if isinstance(s["num_heads"], int) else list(s["num_heads"])
+        if len(heads) != len(s["depths"]):
+            raise ValueError(f"num_heads: expected a number or {len(s['depths'])}, one a group, found {heads}")
         groups = [
             ResidualGroup(
-                [AttentiveLayer(s["embed_dim"], shifted=bool(i % 2), **layer_settings) for i in range(depth)],
+                [AttentiveLayer(s["embed_dim"], count, shifted=bool(i % 2), **layer_settings) for i in range(depth)],
                 s["embed_dim"],
                 s["resi_connection"],
                 with_cp,
             )
-            for depth in s["depths"]
+            for depth, count in zip(s["depths"], heads)
         ]
         super().__init__(
             groups, s["in_channels"], s["embed_dim"], s["upscale"], s["upsampler"], s["img_range"],
-            s["resi_connection"], init_cfg,
+            s["resi_connection"], init_cfg, per_axis("img_size", s["img_size"], 2) if s["ape"] else None,
         )  # fmt: skip
         self.window_size = s["window_size"]
         self.register_buffer("positions", relative_positions(self.window_size), persistent=False)
@@ -198,14 +209,14 @@ class AttentiveLayer(nn.Module):
     def __init__(
         self, channels: int, num_heads: int, window_size: int, shifted: bool, d_state: int, mlp_ratio: float,
         inner_rank: int, num_tokens: int, convffn_kernel_size: int = 5, ffn: str = "conv",
-        route_noise: str = "training", stable_sort: bool = False,
+        route_noise: str = "training", stable_sort: bool = False, qkv_bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("ffn", ffn, tuple(FFNS))
         hidden = int(channels * mlp_ratio)
         for number in range(1, 5):
             self.add_module(f"norm{number}", nn.LayerNorm(channels))
-        self.wqkv = nn.Linear(channels, 3 * channels)
+        self.wqkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.win_mhsa = WindowAttention(channels, num_heads, window_size, window_size // 2 if shifted else 0)
         self.assm = SemanticScan(channels, hidden, d_state, inner_rank, num_tokens, route_noise, stable_sort)
         self.convffn1, self.convffn2 = (make_ffn(ffn, channels, hidden, convffn_kernel_size) for _ in range(2))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mamba_vision.checkpoints import CheckpointError, load_published, published_names
 from mamba_vision.models.layers.fusion_resampling import Doubling, Halving
 from mamba_vision.models.mixers import FusionSSM
+from mamba_vision.models.mixers.fusion_ssm import PUBLISHED_TYPES
 from mamba_vision.models.networks.fusionmamba import ARCHS, PARAMETERS, FusionBody, FusionMamba, SpectralAttention
 from mamba_vision.registry import MIXERS, MODELS
 
@@ -33,6 +34,74 @@ def test_mixer_parity(golden, name: str) -> None:
     mixer = FusionSSM(32, **options)
     load_published(mixer, case.state_dict())
     check(mixer, case, output=mixer(*case.inputs().values(), grid=grid))
+
+
+def one_direction(mixer: FusionSSM, s: str, u: Tensor, steers: Tensor, z: Tensor, rates: str) -> Tensor:
+    """Step by step along a sequence, one image, (L, E); weights of suffix `s`, rates of another."""
+    rank, N = mixer.dt_rank, mixer.d_state
+    dt, B, C = getattr(mixer, f"x_proj{s}")(steers).split([rank, N, N], dim=-1)
+    delta = F.softplus(getattr(mixer, f"dt_proj{s}")(dt))
+    A = -getattr(mixer, f"A{rates}_log").exp()
+    state, steps = torch.zeros_like(A), []
+    for t in range(len(u)):
+        state = (delta[t, :, None] * A).exp() * state + (delta[t] * u[t])[:, None] * B[t]
+        steps.append((state * C[t]).sum(-1) + getattr(mixer, f"D{s}") * u[t])
+    return torch.stack(steps) * F.silu(z)
+
+
+def conv_along(mixer: FusionSSM, s: str, x: Tensor) -> Tensor:
+    conv = getattr(mixer, f"conv1d{s}")
+    return F.silu(conv(x.T[None])[0, :, : len(x)]).T
+
+
+def as_described(mixer: FusionSSM, kind: str, x: Tensor, second: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The published layer, type by type, in loops. One image, (L, C)."""
+    E, (H, W) = mixer.d_inner, grid
+    first, other = mixer.in_proj(x), mixer.in_proj_b(second) if mixer.two_inputs else None
+    x, z = (first, other[:, E:]) if kind == "v4" else (first[:, :E], first[:, E:])
+    other = other[:, :E] if kind == "v4" else other
+    tokens = torch.arange(H * W)
+    down = tokens.view(H, W).T.flatten()
+    orders = {"": tokens, "_b": tokens.flip(0), "_c": down, "_d": down.flip(0)}
+    total = 0
+    for suffix in mixer.suffixes:
+        order = orders[suffix]
+        if kind in ("v1", "v5", "v8", "v9"):  # convolved once, forward; raw where the scan runs down
+            u = conv_along(mixer, "", x)
+            steers = u if other is None else other
+            read = u if suffix in ("", "_b") else x
+            y = one_direction(mixer, "", read[order], steers[order], z[order], suffix)
+        else:
+            u = conv_along(mixer, suffix, x[order])
+            y = one_direction(mixer, suffix, u, u if other is None else other[order], z[order], suffix)
+        total = total + torch.zeros_like(y).index_copy(0, order, y)
+    if kind not in ("none", "v1"):
+        total = mixer.norm(total / len(mixer.suffixes))
+    return mixer.out_proj(total) * (1 if mixer.gamma is None else mixer.gamma)
+
+
+@pytest.mark.parametrize("kind", PUBLISHED_TYPES)
+def test_every_published_type_is_as_described(kind: str) -> None:
+    options = dict(d_state=3, if_devide_out=True, use_norm=True, init_layer_scale=0.5 if kind in ("v4", "v8") else None)
+    mixer = FusionSSM.published(6, kind, conv_bias=kind != "v5", bias=kind == "v1", **options).double()
+    for name, parameter in mixer.named_parameters():
+        if name.startswith(("A", "D")):
+            torch.nn.init.normal_(parameter)
+    x, second = torch.randn(2, 1, 12, 6, dtype=torch.float64).requires_grad_()
+    want = as_described(mixer, kind, x[0], second[0], (3, 4))
+    got = mixer(x, second if mixer.two_inputs else None, grid=(3, 4))[0]
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+    weight = torch.randn_like(want)
+    parameters = list(mixer.parameters())
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), parameters) for y in (got, want))):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_published_types_refuse_nonsense() -> None:
+    with pytest.raises(ValueError, match="bimamba_type: found 'v10'"):
+        FusionSSM.published(8, "v10")
+    with pytest.raises(ValueError, match="second_gates: found True"):
+        FusionSSM(8, second_gates=True)
 
 
 def test_resampling_parity(golden) -> None:

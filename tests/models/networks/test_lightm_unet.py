@@ -83,6 +83,7 @@ def test_two_dimensions_and_options() -> None:
     x = torch.randn(2, 3, 13, 20)
     assert LightMUNet("tiny_2d")(x).shape == (2, 3, 13, 20)
     model = LightMUNet("tiny_2d", upsample_mode="deconv", use_conv_final=False, dropout_prob=0.1)
+    assert isinstance(model.dropout, torch.nn.Dropout2d)  # whole channels, as in MONAI's SegResNet
     assert "up_samples.0.1.deconv.weight" in model.state_dict() and model(x).shape == (2, 8, 13, 20)
     assert LightMUNet(dict(in_channels=3, num_classes=2, init_filters=8), spatial_dims=2)(x).shape == (2, 2, 13, 20)
 

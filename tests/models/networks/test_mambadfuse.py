@@ -116,6 +116,30 @@ def test_scan_inputs_are_what_is_scanned() -> None:
     torch.testing.assert_close(mixer.out_proj(total.transpose(1, 2)), mixer(*given), rtol=1e-9, atol=1e-11)
 
 
+def test_two_inputs_are_the_published_v3() -> None:
+    """Its files hold the weights of a third input; the mean is taken on request."""
+    three, two = MultiInputMamba(4, d_state=3), MultiInputMamba(4, d_state=3, inputs=2, divide=True)
+    load_published(two, three.state_dict())
+    x, extra = torch.randn(2, 1, 5, 4)
+    silent = torch.zeros_like(x)  # a gate of zero: nothing comes of the third input
+    torch.testing.assert_close(2 * two(x, extra), three(x, extra, silent))
+    assert two.scan_inputs(x, extra).u.shape == (1, 2, 8, 5)
+    with pytest.raises(ValueError, match="inputs: found 4, expected 2 or 3"):
+        MultiInputMamba(4, inputs=4)
+
+
+def test_learned_positions() -> None:
+    model, plain = MambaDFuse("tiny", ape=True, img_size=(6, 5)), MambaDFuse("tiny")
+    assert model.absolute_pos_embed.shape == (1, 30, 8)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "absolute_pos_embed"})
+    pair = torch.rand(2, 1, 1, 6, 5)
+    assert not torch.allclose(model(*pair), plain(*pair))
+    torch.nn.init.zeros_(model.absolute_pos_embed)
+    assert torch.equal(model(*pair), plain(*pair))
+    with pytest.raises(ValueError, match=r"found \(5, 6\) pixels, expected \(6, 5\)"):
+        model(*pair.transpose(-1, -2))
+
+
 def test_mixer_gradients_against_differences() -> None:
     mixer = MultiInputMamba(2, d_state=2).double()
     inputs = [torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -155,5 +179,5 @@ def test_errors() -> None:
         MambaDFuse("tiny", in_channels=6)
     with pytest.raises(ValueError, match="fusion_depth: expected a whole number of at least 1, found 0"):
         MambaDFuse("tiny", fusion_depth=0)
-    with pytest.raises(ValueError, match="extra2_BLC: found shapes"):
+    with pytest.raises(ValueError, match="inputs_BLC: found shapes"):
         MultiInputMamba(4)(torch.rand(1, 3, 4), torch.rand(1, 3, 4), torch.rand(1, 2, 4))

@@ -166,6 +166,26 @@ def test_export_with_dynamic_sizes(network: type) -> None:
             torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+def test_learned_positions_and_options_of_the_attention() -> None:
+    for network in (MambaIR, MambaIRv2):
+        model = network("tiny", ape=True, img_size=(16, 8)).eval()
+        plain = network("tiny").eval()
+        plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "absolute_pos_embed"})
+        x = torch.rand(1, 3, 16, 8)
+        assert not torch.allclose(model(x), plain(x))
+        torch.nn.init.zeros_(model.absolute_pos_embed)
+        torch.testing.assert_close(model(x), plain(x))
+        with pytest.raises(ValueError, match=r"x: found \(8, 16\) pixels, expected \(16, 8\)"):
+            model(x.transpose(2, 3))
+    model = MambaIRv2("tiny", qkv_bias=False, num_heads=[2, 4], convffn_kernel_size=7)
+    assert [group.blocks[0].win_mhsa.heads for group in model.layers] == [2, 4]
+    assert model.layers[0].blocks[0].wqkv.bias is None
+    assert model.layers[0].blocks[0].convffn1.sg.conv.kernel_size == (5, 5)  # as published, whatever is asked for
+    assert model(x).isfinite().all()
+    with pytest.raises(ValueError, match="num_heads: expected a number or 2, one a group"):
+        MambaIRv2("tiny", num_heads=[2])
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="unknown arch 'sr_x5'"):
         MambaIR("sr_x5")
