@@ -39,6 +39,9 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="the folds, in the form of splits.json (nnU-Net's splits_final.json)",
     )
+    add("--nnunet-plans", type=Path, metavar="FILE",
+        help="take spacing, patch, batch, stages and intensities from nnU-Net's plans file (nnUNetPlans.json), and the "
+        "folds of splits_final.json where that lies beside it")  # fmt: skip
     add("--by-patient", action="store_true", help="keep all scans of a patient in one part of each fold")
     add("--channels", nargs="+", metavar="NAME", help="names of the channels, in place of dataset.json's; e.g. CT")
     add("--labels", nargs="+", metavar="VALUE=NAME", help="e.g. 1=liver 2=tumour, in place of dataset.json's")
@@ -100,7 +103,7 @@ def main() -> int:
             args.dataset, args.work_dir, configurations=args.configurations, model=args.model, preset=args.preset,
             vram_gb=args.vram,
             patch_size=args.patch_size, spacing=args.spacing, batch_size=args.batch_size, folds=args.folds,
-            splits=args.splits, by_patient=args.by_patient,
+            splits=args.splits, nnunet_plans=args.nnunet_plans, by_patient=args.by_patient,
             channels=args.channels, labels=args.labels, series=args.series, fix_geometry=args.fix_geometry,
             workers=args.workers, seed=args.seed, dry_run=args.dry_run, estimate=not args.no_estimate,
             progress=True, console=console,

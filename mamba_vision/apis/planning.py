@@ -19,10 +19,11 @@ from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
+from mamba_vision.volumes.nnunet_plans import plans_from_nnunet, read_nnunet_plans
 from mamba_vision.volumes.patients import check_patients, patients_of
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.planning import make_plan, make_plans
-from mamba_vision.volumes.scan_files import ScanFiles, structure_labels
+from mamba_vision.volumes.scan_files import ScanFiles, read_scan, structure_labels
 from mamba_vision.volumes.scans import find_scans, image_folders, read_dataset_info
 from mamba_vision.volumes.splits import listed_splits, load_splits, make_splits, save_splits
 from mamba_vision.volumes.survey import survey
@@ -79,6 +80,7 @@ def plan_dataset(
     batch_size: int | None = None,
     folds: int = 5,
     splits: str | Path | None = None,
+    nnunet_plans: str | Path | None = None,
     by_patient: bool = False,
     channels: Sequence[str] | None = None,
     labels: Mapping[str, int] | None = None,
@@ -101,6 +103,9 @@ def plan_dataset(
         configurations, model, preset, vram_gb, patch_size, spacing, batch_size: see volumes.planning.make_plans.
         folds: of the cross-validation.
         splits: a file with the folds, in the form of splits.json, instead.
+        nnunet_plans: nnU-Net's plans file; its spacings, patches, batches, stages and intensities are taken instead of
+            being planned, and the folds of splits_final.json where that lies beside it. What cannot be taken over is
+            told in the notes.
         by_patient: keep all cases of a patient in one part of each fold.
         channels, labels: names (and values), in place of dataset.json's.
         series: which series of DICOM folders that hold several: UID, number or description.
@@ -115,8 +120,16 @@ def plan_dataset(
     Raises:
         DatasetError: problems in the data, all of them; problems.csv is written all the same.
         VolumeError: no scans there, or an unusable dataset.json.
-        ValueError: an option out of range.
+        ValueError: an option out of range, or one that contradicts `nnunet_plans`.
     """
+    theirs = None
+    if nnunet_plans is not None:
+        asked = {"preset": preset != "default", "vram_gb": vram_gb, "spacing": spacing, "patch_size": patch_size}
+        if clash := [name for name, value in asked.items() if value]:
+            raise ValueError(f"{', '.join(clash)}: nnunet_plans says it already; expected one of the two")
+        theirs = read_nnunet_plans(nnunet_plans)
+        beside = Path(nnunet_plans).with_name("splits_final.json")
+        splits = beside if splits is None and beside.is_file() else splits
     given = splits
     dataset, work_dir = Path(dataset), Path(work_dir)
     if folds < 2:
@@ -154,11 +167,20 @@ def plan_dataset(
     if not scheme.labels:
         scheme = LabelScheme({"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}})
         notes.append("No dataset.json names the labels: they are called label_1, ...; name them with --labels 1=liver.")
-    plans = make_plans(
-        fingerprint, info.name, names, scheme, configurations=configurations, model=model, preset=preset,
-        vram_gb=vram_gb, spacing=spacing,
-        patch_size=patch_size, batch_size=batch_size, fix_geometry=fix_geometry,
-    )  # fmt: skip
+    if theirs is not None:
+        plans, lost = plans_from_nnunet(
+            theirs, info.name, names, scheme, read_scan(scans[0], fix_geometry).affine, model=model,
+            configurations=configurations, fix_geometry=fix_geometry,
+        )  # fmt: skip
+        notes += lost
+        if batch_size is not None:
+            plans = {name: replace(plan, batch_size=batch_size) for name, plan in plans.items()}
+    else:
+        plans = make_plans(
+            fingerprint, info.name, names, scheme, configurations=configurations, model=model, preset=preset,
+            vram_gb=vram_gb, spacing=spacing,
+            patch_size=patch_size, batch_size=batch_size, fix_geometry=fix_geometry,
+        )  # fmt: skip
     patients = patients_of(scans)
     splits, note = _splits(given or work_dir / "splits.json", scans, folds, patients if by_patient else None, given)
     notes += [note] if note else []
@@ -175,11 +197,15 @@ def plan_dataset(
     }  # fmt: skip
     hours: dict[str, Estimate] = {}
     if estimate:
-        for name in PRESETS:
-            other = make_plan(
-                fingerprint, info.name, names, scheme, configuration=main, model=model, preset=name, spacing=spacing
+        for name in [preset] if theirs is not None else PRESETS:
+            other = (
+                plans[main]
+                if name == preset
+                else make_plan(
+                    fingerprint, info.name, names, scheme, configuration=main, model=model, preset=name, spacing=spacing
+                )
             )
-            hours[name] = estimate_training(plans[main] if name == preset else other, name)
+            hours[name] = estimate_training(other, name)
         problems += [one] if (one := memory_problem(plans[main], hours[preset])) else []
     planned = Planned(
         plans[main], fingerprint, scans, splits, problems, work_dir, configs[main], [], notes,

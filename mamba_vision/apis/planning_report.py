@@ -58,7 +58,8 @@ def print_plan(console: Console, planned: Planned) -> None:
     if planned.others:
         console.print(_other_configurations(planned))
     if planned.hours:
-        console.print("Training time, by --preset (measured on a few steps; waiting for data not counted):")
+        by = ", by --preset" if len(planned.hours) > 1 else ""  # an imported plan has none beside it
+        console.print(f"Training time{by} (measured on a few steps; waiting for data not counted):")
         for name, estimate in planned.hours.items():
             chosen = "  <- this plan" if name == planned.preset else ""
             console.print(f"  {name:8} {estimate.describe()}{chosen}", markup=False, soft_wrap=True)

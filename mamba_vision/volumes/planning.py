@@ -144,7 +144,7 @@ def make_plans(
                 f"below {_LOWRES_BELOW:.0%} only"
             )
         else:
-            plans[name] = {"3d_fullres": full, "3d_lowres": low}.get(name) or _cascade(full, model, preset, scheme)
+            plans[name] = {"3d_fullres": full, "3d_lowres": low}.get(name) or cascade_plan(full, scheme)
     if low is not None:  # with a cascade in sight, nnU-Net sums the Dice of 3d_fullres over the batch
         for name in plans.keys() & {"3d_fullres", "3d_cascade_fullres"}:
             plans[name] = replace(plans[name], batch_dice=True)
@@ -228,7 +228,7 @@ def _low_resolution(
     return plan
 
 
-def _cascade(full: Plan, model: str, preset: str, scheme: LabelScheme) -> Plan:
+def cascade_plan(full: Plan, scheme: LabelScheme) -> Plan:
     """3d_fullres, whose network also sees what 3d_lowres found, a channel a label."""
     plan = replace(full, configuration="3d_cascade_fullres")
     why = f"{full.reasons['network']}; {len(scheme.labels) - 1} channels more: the labels found by 3d_lowres"
