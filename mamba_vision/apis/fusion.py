@@ -81,22 +81,17 @@ def fuse_pictures(
         return _sharpen(model, first, second, tiling, amp, progress)
     if first.color.shape[:2] != second.color.shape[:2]:
         raise ValueError(f"found pictures of {_size(first)} and {_size(second)} pixels, expected one size, registered")
-    wanted = model.network.in_channels
     bits = max(first.bits, second.bits)
     alpha = first.alpha if second.alpha is None else second.alpha
-    if wanted == 3:
-        for name, picture in (("first", first), ("second", second)):
-            if picture.is_gray:
-                raise ValueError(f"{name} picture: found one channel (gray), this network needs three (RGB)")
-        given = (first.color, second.color)
-    else:
-        given = tuple(luminance(picture.color) for picture in (first, second))
-    fused = run_fuser(model, *(to_batch(image) for image in given), tiling, amp, progress)
+    for name, picture in (("first", first), ("second", second)):
+        if picture.is_gray and model.network.in_channels == 3:
+            raise ValueError(f"{name} picture: found one channel (gray), this network needs three (RGB)")
+    given = (to_batch(as_given(model, picture.color)) for picture in (first, second))
+    fused = run_fuser(model, *given, tiling, amp, progress)
     fused = from_batch(fused)
     colored = next((picture for picture in (second, first) if not picture.is_gray), None)
-    if wanted == 1 and colored is not None:
-        # Cb and Cr stay: what is added to the luminance is added to every channel.
-        fused = np.clip(colored.color + (fused - luminance(colored.color)), 0, 1)
+    if colored is not None:
+        fused = recolored(fused, colored.color)
     return replace(second if colored is None else colored, color=fused, alpha=alpha, bits=bits)
 
 
@@ -106,6 +101,19 @@ def run_fuser(
     """Two images (B, c, H, W) in [0, 1] to one, in tiles."""
     with half_precision(model, amp):
         return model.fuse(first, second, tiling or tiling_for(model), progress)
+
+
+def as_given(model: ImageFuser, color: np.ndarray) -> np.ndarray:
+    """What a fuser sees of (H, W, C): the luminance, where it is for gray images."""
+    return luminance(color) if model.network.in_channels == 1 else color
+
+
+def recolored(fused: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Fused luminance (H, W, 1) with the Cb and Cr of (H, W, 3); a fused color image as it is."""
+    if fused.shape[2] == 3:
+        return fused
+    # Cb and Cr stay where what is added to the luminance is added to every channel.
+    return np.clip(color + (fused - luminance(color)), 0, 1)
 
 
 def check_channels(model: ImageSharpener, bands: int, guide_channels: int, names: tuple[str, str]) -> None:

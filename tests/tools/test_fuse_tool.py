@@ -14,7 +14,7 @@ import torch
 from rasterio.transform import from_origin
 
 from mamba_vision.apis.fusion import PUBLISHED, fuse_pictures, init_fuser
-from mamba_vision.apis.fusion_rasters import fuse_rasters
+from mamba_vision.apis.fusion_rasters import fuse_rasters, raster_preview
 from mamba_vision.apis.fusion_run import FuseOptions, collect_pairs, fuse_files, kind_of
 from mamba_vision.apis.fusion_volumes import fuse_volumes, slice_axis, volume_preview
 from mamba_vision.apis.pixel_model import recognize
@@ -220,6 +220,36 @@ def test_geotiffs_of_two_sensors(tmp_path: Path) -> None:
         np.testing.assert_array_equal(result.read(), np.rint(255 * want.color).transpose(2, 0, 1))
 
 
+def test_rasters_are_fused_piece_by_piece(tmp_path: Path) -> None:
+    """As the pictures in memory are; missing where either is."""
+    rng = np.random.default_rng(0)
+    radar, colors = (rng.integers(1, 256, (bands, 40, 53)).astype(np.uint8) for bands in (1, 3))
+    radar[0, 30, 7] = colors[1, 2, 3] = 0
+    one, two = (
+        scene(tmp_path / "radar.tif", radar, 10.0, nodata=0),
+        scene(tmp_path / "colors.tif", colors, 10.0, nodata=0),
+    )
+    model, steps = ImageFuser(MambaDFuse("tiny")).eval(), []
+    torch.nn.init.constant_(model.network.conv_last3.bias, 0.5)
+    for tile in (16, 1000):
+        fuse_rasters(model, one, two, tmp_path / "out.tif", tiling=Tiling(tile=tile),
+                     progress=lambda done, total: steps.append((done, total)))  # fmt: skip
+        pictures = (Picture(a.transpose(1, 2, 0) / np.float32(255)) for a in (radar, colors))
+        want = np.rint(255 * fuse_pictures(model, *pictures, Tiling(tile=tile)).color).transpose(2, 0, 1)
+        want[:, 30, 7] = want[:, 2, 3] = 0
+        with open_raster(tmp_path / "out.tif") as result:
+            assert np.abs(result.read() - want).max() <= 1 and result.nodata == 0
+            assert not result.read()[:, [30, 2], [7, 3]].any()
+    assert (12, 12) in steps and steps[-1] == (1, 1)
+
+
+def test_previews_leave_missing_values_out(tmp_path: Path) -> None:
+    image = np.linspace(10, 20, 12, dtype=np.float32).reshape(1, 3, 4)
+    image[0, 1, 1] = -9999
+    shown = raster_preview(scene(tmp_path / "a.tif", image, 10.0, nodata=-9999))
+    assert shown[1, 1] == 0 and shown.max() == 1 and np.sort(shown.ravel())[2] == pytest.approx(1 / 11)
+
+
 def test_rasters_without_a_place(scenes, tmp_path: Path, recwarn) -> None:
     """Eight bands and no georeference: no picture, but pixels say what goes with what."""
     rng = np.random.default_rng(0)
@@ -257,6 +287,10 @@ def test_raster_errors(scenes, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "broken.tif").write_bytes(ms_path.read_bytes()[:20])
     with pytest.raises(ValueError, match="damaged, or no raster"):
         fuse_rasters(model, tmp_path / "broken.tif", pan_path, out)
+    three = Brighter()
+    three.in_channels = 3
+    with pytest.raises(ValueError, match="found one band"):
+        fuse_rasters(ImageFuser(three), pan_path, pan_path, out)
     with pytest.raises(ValueError, match="found 4 bands, expected one"):
         fuse_rasters(ImageFuser(Brighter()), ms_path, ms_path, out)
     assert not out.exists()
