@@ -74,8 +74,15 @@ def test_sizes_of_networks_on_a_gpu(P, N, dtype):
     def op(**k):
         return ssd(**k, dt_softplus=True, chunk_size=64, return_final_states=True)
 
+    def gradients():
+        leaves = {name: value.to("cuda", torch.float32).requires_grad_() for name, value in inputs.items()}
+        return torch.autograd.grad(op(**leaves)[0].square().sum(), list(leaves.values()))
+
     with use_backend("triton"):
         compare(op, inputs, "cuda", dtype, ("A",))
+        once = gradients()
+        for _ in range(20):
+            assert all(torch.equal(one, two) for one, two in zip(once, gradients()))
 
 
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
