@@ -25,11 +25,13 @@ from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.memory_advice import OutOfMemoryError, is_out_of_memory, out_of_memory
 from mamba_vision.apis.preparation import prepare_volumes
+from mamba_vision.apis.training_folder import set_aside
 from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
 from mamba_vision.kernels import backend_for
 from mamba_vision.utils.format_once import install_format_cache
+from mamba_vision.utils.wording import count, shown
 
 _RUNS = itertools.count()
 
@@ -89,6 +91,12 @@ def run_training(cfg: Config, options: TrainOptions) -> Runner:
     check_config(cfg)
     if is_first_process(options.launcher):
         prepare_volumes(cfg)
+        if earlier := set_aside(cfg):
+            print(
+                f"{shown(cfg.work_dir)} held a training already, which --resume would have gone on with. "
+                f"It is now in {shown(earlier)}; training begins anew.",
+                flush=True,
+            )
     join_processes(cfg, options.launcher)
     runner = build_runner(cfg)
     if is_main_process():
@@ -119,10 +127,6 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
     cfg.work_dir = str(_work_dir(cfg, Path(config), options))
     if options.resume is not None:
         _resume(cfg, options.resume)
-    elif (Path(cfg.work_dir) / POINTER).is_file() and is_first_process(options.launcher):
-        print(
-            f"{cfg.work_dir} holds a training already; --resume would go on with it. Training begins anew.", flush=True
-        )
     if cfg.get("resume") and not is_sharded(cfg):
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), _hook("ScheduleChangeHook", extend=options.extend)]
     if options.max_hours is not None:
@@ -315,31 +319,6 @@ def _copy_plan(cfg: Config, work_dir: Path) -> None:
             shutil.copyfile(plan, target)
 
 
-def closing_lines(runner: Runner, config: str | Path) -> str:
-    """What training left behind, and the next command to type."""
-    folder = Path(runner.work_dir)
-    best = sorted(folder.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
-    last = latest_checkpoint(folder)
-    checkpoint = best[-1] if best else last
-    metrics = {
-        name.removeprefix("val/"): float(buffer.current())
-        for name, buffer in runner.message_hub.log_scalars.items()
-        if name.startswith("val/") and name not in ("val/time", "val/data_time")
-    }
-    epochs = f"{runner.epoch} epochs, " if runner.epoch else ""  # none where the loop counts iterations alone
-    lines = ["", f"Trained {epochs}{runner.iter} iterations."]
-    if metrics:
-        lines.append("Last validation: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    seen = (folder / "training" / "index.html", folder / "progress.png", folder / "val")
-    for file in (checkpoint, last if last != checkpoint else None, *seen):
-        if file is not None and file.exists():
-            lines.append(f"  {file}")
-    if checkpoint is not None:
-        fold = f" --fold {folder.name.removeprefix('fold_')}" if folder.name.startswith("fold_") else ""
-        lines.append(f"Next: python tools/test.py {config} {checkpoint}{fold}")
-    return "\n".join(lines)
-
-
 def _scans_on(device: torch.device) -> str:
     """Which backend scans on this device, and why: nobody should find out from the time that it takes."""
     backend = backend_for(torch.empty(0, device=device), "ordered_scan")
@@ -353,16 +332,17 @@ def describe(runner: Runner) -> str:
         network = runner.model.get("network") or runner.model.get("backbone") or runner.model
         name, strategy = network["type"].rpartition(".")[2], type(runner.strategy).__name__
         begin, device = f"Training {name} by {strategy}{many}.", torch.device(get_device())
-        return f"{begin}\n{_scans_on(device)}\nLogs, checkpoints and pictures go to {runner.work_dir}"
+        return f"{begin}\n{_scans_on(device)}\nLogs, checkpoints and pictures go to {shown(runner.work_dir)}"
     model = getattr(runner.model, "module", runner.model)
     network = getattr(model, "network", None) or getattr(model, "backbone", None) or model
     millions = sum(value.numel() for value in model.parameters()) / 1e6
     device = next(model.parameters()).device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = count(torch.get_num_threads(), "CPU thread")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     precision = getattr(runner.cfg.get("optim_wrapper"), "type", "OptimWrapper")
     mixed = " in mixed precision" if "Amp" in str(precision) else ""
     return (
         f"Training {type(network).__name__} ({millions:.2f} M parameters) on {where}{many}{mixed}.\n"
         f"{_scans_on(device)}\n"
-        f"Logs, checkpoints and pictures go to {runner.work_dir}"
+        f"Logs, checkpoints and pictures go to {shown(runner.work_dir)}"
     )

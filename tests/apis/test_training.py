@@ -6,6 +6,7 @@ from miniature import SHORT, make_work_dir
 from mmengine.config import Config
 
 from mamba_vision.apis.training import TrainOptions, configure, is_first_process, join_processes, train, use_amp
+from mamba_vision.apis.training_folder import set_aside
 from mamba_vision.checkpoints import load_file
 
 
@@ -136,3 +137,27 @@ def test_any_mmengine_config_trains_with_safe_checkpoints(tmp_path):
     assert load_file(work / "epoch_2.pth")["meta"]["epoch"] == 2
     runner = train(config, work_dir=work, resume="auto", cfg_options={"train_cfg.max_epochs": 3})
     assert (runner.epoch, runner.iter) == (3, 9)
+
+
+def test_another_training_in_the_folder_keeps_the_earlier_one(tmp_path):
+    folder, cfg = tmp_path / "work", Config({"work_dir": str(tmp_path / "work"), "resume": False, "load_from": None})
+    (folder / "val").mkdir(parents=True)
+    assert set_aside(cfg) is None
+    for name in (
+        "last_checkpoint",
+        "epoch_8.pth",
+        "best_dice_epoch_8.pth",
+        "progress.png",
+        "config.py",
+        "val/epoch_8.png",
+    ):
+        (folder / name).write_text(name)
+    assert set_aside(Config({**cfg, "resume": True})) is None
+    assert set_aside(cfg) == folder / "earlier_1"
+    assert (folder / "earlier_1" / "best_dice_epoch_8.pth").read_text() == "best_dice_epoch_8.pth"
+    assert (folder / "earlier_1" / "val" / "epoch_8.png").is_file()
+    assert sorted(file.name for file in folder.iterdir()) == ["config.py", "earlier_1"]
+    for name in ("last_checkpoint", "epoch_2.pth", "epoch_4.pth"):
+        (folder / name).write_text(name)
+    assert set_aside(Config({**cfg, "load_from": str(folder / "epoch_4.pth")})) == folder / "earlier_2"
+    assert (folder / "epoch_4.pth").is_file() and (folder / "earlier_2" / "epoch_2.pth").is_file()
