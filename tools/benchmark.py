@@ -1,11 +1,15 @@
-"""Time the scan kernels and whole models: against the floor of the machine, and against published times.
+"""Time whole models side by side, and the scan kernels against the floor of the machine and published times.
 
+    python tools/benchmark.py vim_tiny vmamba_tiny localvim_tiny resnet50 --size 224 512 1024 --precision fp32 bf16 \\
+        --csv speed.csv --plot speed.png              names of list_models() or of torchvision
     python tools/benchmark.py --op selective_scan                     every shape of the table, on the GPU
     python tools/benchmark.py --op ordered_scan --shapes vmamba_t_s1
     python tools/benchmark.py --model VMamba:tiny --input 128,3,224,224
-On a CPU the C++ and the plain loop are compared with the portable backend (ratio: its time over theirs), at small
-shapes; CPU time if there is one thread (OMP_NUM_THREADS=1), else time on the clock. Writes JSON and, with --plot, a
-picture.
+
+Models by name: throughput, latency, peak memory (on a GPU), forward and forward with backward. Kernels on a CPU: C++
+and the plain loop are compared with the portable backend (ratio: its time over theirs), at small shapes; CPU time if
+there is one thread (OMP_NUM_THREADS=1), else time on the clock. Writes CSV (models by name) or JSON and, with --plot,
+a picture.
 """
 
 import argparse
@@ -48,6 +52,14 @@ BANDWIDTH, SPECIAL, SLOTS = 4.25e12, 132 * 16 * 1.98e9, 132 * 128 * 1.98e9
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="NAME", help="classifiers to compare, by name")
+    parser.add_argument("--size", type=int, nargs="+", default=[224], metavar="N",
+                        help="sides of the images for NAMEs (default: 224)")  # fmt: skip
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=("fp32", "tf32", "bf16", "fp16"),
+                        help="precisions for NAMEs (default: fp32)")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, help="images a call for NAMEs (default: 64 on a GPU, else 1)")
+    parser.add_argument("--inference-only", action="store_true", help="time no backward pass of NAMEs")
+    parser.add_argument("--csv", type=Path, help="table of NAMEs to write")
     parser.add_argument("--op", choices=("selective_scan", "ordered_scan"), action="append", help="default: both")
     parser.add_argument("--model", action="append", help="a registered model, Name or Name:arch")
     parser.add_argument("--input", default="128,3,224,224", help="shape of a model's input (default: %(default)s)")
@@ -61,15 +73,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark.json"),
                         help="JSON to write (default: %(default)s)")  # fmt: skip
     parser.add_argument("--plot", type=Path, help="also draw fractions of the floor and ratios here")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.csv and not args.models:
+        parser.error("--csv: is a table of NAMEs, of which there is none")
+    if min(args.size) < 1 or args.repeats < 1 or (args.batch_size or 1) < 1:
+        parser.error("--size, --batch-size and --repeats: expected positive numbers")
+    return args
 
 
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(machine_line(torch, device))
+    if args.models:
+        return compare_models(args, device, machine_line(torch, device))
     published = json.loads(args.baseline.read_text()) if args.baseline.is_file() and device == "cuda" else {}
     results = []
     if args.model:
@@ -82,6 +101,7 @@ def main() -> None:
     print(f"written: {args.out}")
     if args.plot:
         plot(results, args.plot)
+    return 0
 
 
 def machine_line(torch, device: str) -> str:
@@ -93,6 +113,43 @@ def machine_line(torch, device: str) -> str:
         compiler = "no Triton"
     chip = torch.cuda.get_device_name() if device == "cuda" else (platform.processor() or platform.machine())
     return f"{chip}, PyTorch {torch.__version__}, {compiler}, Python {platform.python_version()}"
+
+
+# ---- models by name --------------------------------------------------------------------------------------------------
+def compare_models(args: argparse.Namespace, device: str, machine: str) -> int:
+    import csv
+    from dataclasses import asdict, fields
+
+    from mamba_vision.apis.model_benchmark import MODES, Timing, benchmark_models
+    from mamba_vision.utils.atomic import atomic_path
+
+    batch = args.batch_size or (64 if device == "cuda" else 1)
+    modes = MODES[:1] if args.inference_only else MODES
+    widths = {"size": 6, "precision": 6, "mode": 10, "images_per_s": 10, "p50_ms": 10, "p95_ms": 10, "spread": 8,
+              "memory_mib": 9}  # fmt: skip
+    heads = ("size", "", "", "images/s", "p50 ms", "p95 ms", "spread", "MiB")
+    print(f"{'batch of ' + str(batch):22}" + "".join(f"{name:>{width}}" for name, width in zip(heads, widths.values())))
+    rows = []
+    for row in benchmark_models(args.models, args.size, args.precision, batch, modes, device, repeats=args.repeats):
+        rows.append(asdict(row))
+        cells = [rows[-1][name] for name in widths]
+        line = "".join(
+            f"{'-' if cell is None else f'{cell:.3g}' if isinstance(cell, float) else cell:>{width}}"
+            for cell, width in zip(cells, widths.values())
+        )
+        print(f"{row.model:22}{line}" + (f"  {row.error}" if row.error else ""), flush=True)
+    if args.csv:
+        with atomic_path(args.csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, [field.name for field in fields(Timing)] + ["machine"])
+            table.writeheader()
+            table.writerows({**row, "machine": machine} for row in rows)
+        print(f"written: {args.csv}")
+    if args.plot and any(row["images_per_s"] for row in rows):
+        from mamba_vision.visualization.speed_plots import speed_figure
+
+        speed_figure(rows, args.plot, f"{machine}; batch of {batch}")
+        print(f"written: {args.plot}")
+    return int(any(row["error"] for row in rows))
 
 
 # ---- ops -------------------------------------------------------------------------------------------------------------
