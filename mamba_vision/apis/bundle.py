@@ -20,12 +20,13 @@ from torch import nn
 
 from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.apis.sliding_window import mirrored, sliding_window_logits
+from mamba_vision.apis.volume_cascade import add_previous
 from mamba_vision.apis.volume_inputs import check_channels, to_volume
 from mamba_vision.registry import MODELS
 from mamba_vision.utils.quiet import quiet_imports
 from mamba_vision.volumes.components import KeepLargest, apply_steps
 from mamba_vision.volumes.plan import Plan
-from mamba_vision.volumes.preprocess import preprocess
+from mamba_vision.volumes.preprocess import prepare_labels, preprocess
 from mamba_vision.volumes.restore import restore_labels
 from mamba_vision.volumes.volume import stem
 from mamba_vision.volumes.writing import write_labels
@@ -38,10 +39,14 @@ class BundleNetwork(nn.Module):
         network: type and arguments, as a configuration has them.
         models: how many.
         slicewise: it sees slices along the first axis of S, and windows are one slice thick.
+        low: the first network of a cascade, whose findings are channels of this one; `AddPreviousd` runs it.
     """
 
-    def __init__(self, network: Mapping[str, Any], models: int = 1, slicewise: bool = False) -> None:
+    def __init__(
+        self, network: Mapping[str, Any], models: int = 1, slicewise: bool = False, low: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.low = low
         with quiet_imports(), DefaultScope.overwrite_default_scope("mamba_vision"):
             self.models = nn.ModuleList(MODELS.build(dict(network)) for _ in range(models))
         for model in self.models:
@@ -117,6 +122,35 @@ class WindowInferer(Inferer):
         return torch.from_numpy(logits.array)[None]
 
 
+class AddPreviousd(MapTransform):
+    """A cascade's image (C, *S) with what the low resolution finds in the scan, one-hot, behind it.
+
+    Args:
+        keys: of the image, one.
+        network: of the low resolution.
+        inferer: of the low resolution, as WindowInferer.
+        low_plan, plan: of both networks, as dicts.
+    """
+
+    def __init__(
+        self, keys: str | Sequence[str], network: nn.Module, inferer: Inferer, low_plan: Mapping[str, Any],
+        plan: Mapping[str, Any], allow_missing_keys: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(keys, allow_missing_keys)
+        self.network, self.inferer = network, inferer
+        self.low_plan, self.plan = Plan.from_dict(low_plan), Plan.from_dict(plan)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        result, (_, volume, geometry) = dict(data), data["scan"]
+        case = preprocess(volume, self.low_plan)
+        logits = self.inferer(torch.from_numpy(case.image)[None], self.network)[0]
+        found = restore_labels(logits.numpy(), case.geometry, self.low_plan)
+        classes = prepare_labels(found, geometry, self.plan)
+        for key in self.key_iterator(data):
+            result[key] = torch.from_numpy(add_previous(data[key].numpy(), classes, self.plan.num_classes))
+        return result
+
+
 class RestoreLabelsd(MapTransform):
     """Logits (K, *S) to labels (X, Y, Z) in the scan's own grid.
 
@@ -172,15 +206,20 @@ class BundleEvaluator:
         network: on its device.
         inferer: as WindowInferer.
         postprocessing: of {'image', 'scan', 'pred'}.
+        previous: of a cascade: AddPreviousd.
     """
 
-    def __init__(self, dataset: Dataset, network: nn.Module, inferer: Inferer, postprocessing: Any) -> None:
+    def __init__(
+        self, dataset: Dataset, network: nn.Module, inferer: Inferer, postprocessing: Any, previous: Any = None
+    ) -> None:
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
+        self.previous = previous
 
     def run(self) -> None:
         """Segment every scan."""
         for number in range(len(self.dataset)):
             item = self.dataset[number]
+            item = self.previous(item) if self.previous is not None else item
             item["pred"] = self.inferer(item.pop("image")[None], self.network)[0]
             self.postprocessing(item)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mamba_vision.apis.volume_cascade import low_resolution
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, init_volume_ensemble
 from mamba_vision.apis.volume_inference import InferenceOptions, choose_steps, mirror_axes
 from mamba_vision.utils.atomic import atomic_path, write_json, write_text
@@ -57,6 +58,8 @@ def export_bundle(
 ) -> Path:
     """Write configs/inference.json, configs/metadata.json, models/model.pt and docs/README.md into the folder `out`.
 
+    Of a cascade the bundle holds both networks.
+
     Args:
         work_dir: of the trained model.
         out: folder of the bundle; made if missing, its files replaced.
@@ -69,22 +72,17 @@ def export_bundle(
         license_file: copied as LICENSE.
 
     Raises:
-        ValueError: a cascade, which needs two networks one after the other; or whatever init_volume_ensemble raises.
+        FileNotFoundError, ValueError: whatever init_volume_ensemble raises; a cascade without its 3d_lowres.
     """
     out = Path(out)
     ensemble = init_volume_ensemble(work_dir, folds, checkpoint, "cpu")
     (plan,) = ensemble.plans
-    if plan.cascaded:
-        raise ValueError(
-            f"{work_dir}: a cascade needs what another network finds first; a bundle holds one configuration"
-        )
+    low = low_resolution(ensemble.first) if plan.cascaded else None
     name = name or plan.dataset
-    weights: dict[str, torch.Tensor] = {}
-    for number, model in enumerate(ensemble.models):
-        weights |= {f"models.{number}.{key}": value for key, value in model.network.state_dict().items()}
+    weights = _weights(ensemble) | (_weights(low, "low.") if low else {})
     with atomic_path(out / "models" / "model.pt") as temporary:
         torch.save(weights, temporary)
-    write_json(out / "configs" / "inference.json", _inference(ensemble, plan, tta))
+    write_json(out / "configs" / "inference.json", _inference(ensemble, plan, tta, low))
     write_json(out / "configs" / "metadata.json", _metadata(plan, name, version, authors))
     write_text(out / "configs" / "logging.conf", _LOGGING)
     write_text(out / "docs" / "README.md", _readme(plan, name, ensemble, tta))
@@ -93,13 +91,54 @@ def export_bundle(
     return out
 
 
-def _inference(ensemble: VolumeEnsemble, plan: Plan, tta: str) -> dict[str, Any]:
+def _weights(ensemble: VolumeEnsemble, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {
+        f"{prefix}models.{number}.{key}": value
+        for number, model in enumerate(ensemble.models)
+        for key, value in model.network.state_dict().items()
+    }
+
+
+def _network(ensemble: VolumeEnsemble) -> dict[str, Any]:
+    """BundleNetwork's definition."""
     model = ensemble.first
-    settings = model.cfg.model
-    axes = mirror_axes(model) if tta == "flips" else ()
+    network = model.cfg.model.network
+    return {
+        "_target_": f"{_PARTS}.BundleNetwork", "models": len(ensemble.models),
+        "network": network.to_dict() if hasattr(network, "to_dict") else dict(network),
+        "slicewise": bool(getattr(model, "slicewise", False)),
+    }  # fmt: skip
+
+
+def _inferer(ensemble: VolumeEnsemble, tta: str) -> dict[str, Any]:
+    """WindowInferer's definition."""
+    plan, axes = ensemble.plans[0], mirror_axes(ensemble.first) if tta == "flips" else ()
+    return {
+        "_target_": f"{_PARTS}.WindowInferer", "roi_size": list(plan.patch_size), "outputs": plan.num_outputs,
+        "sw_batch_size": plan.batch_size, "overlap": 0.5, "mirror_axes": list(axes),
+    }  # fmt: skip
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    """The plan as far as scans depend on it."""
+    return {**plan.to_dict(), "network": {}, "reasons": {}}
+
+
+def _inference(ensemble: VolumeEnsemble, plan: Plan, tta: str, low: VolumeEnsemble | None) -> dict[str, Any]:
+    content = _one_network(ensemble, plan, tta)
+    if low is not None:
+        content["network_def"]["low"] = _network(low)
+        content["low_plan"] = _plan(low.plans[0])
+        content["previous"] = {
+            "_target_": f"{_PARTS}.AddPreviousd", "keys": "image", "network": "$@network.low",
+            "inferer": _inferer(low, tta), "low_plan": "@low_plan", "plan": "@plan",
+        }  # fmt: skip
+        content["evaluator"]["previous"] = "@previous"
+    return content
+
+
+def _one_network(ensemble: VolumeEnsemble, plan: Plan, tta: str) -> dict[str, Any]:
     steps = steps_as_json(choose_steps(ensemble, InferenceOptions(tta=tta)))
-    network = settings.network.to_dict() if hasattr(settings.network, "to_dict") else dict(settings.network)
-    prepared = {key: value for key, value in plan.to_dict().items() if key not in ("reasons", "network")}
     return {
         "imports": ["$import os", "$import torch", f"$import {_PARTS} as parts"],
         "bundle_root": ".",
@@ -107,11 +146,8 @@ def _inference(ensemble: VolumeEnsemble, plan: Plan, tta: str) -> dict[str, Any]
         "output_dir": "$os.path.join(@bundle_root, 'eval')",
         "checkpoint": "$os.path.join(@bundle_root, 'models', 'model.pt')",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "plan": {**prepared, "network": {}, "reasons": {}},
-        "network_def": {
-            "_target_": f"{_PARTS}.BundleNetwork", "network": network, "models": len(ensemble.models),
-            "slicewise": bool(getattr(model, "slicewise", False)),
-        },
+        "plan": _plan(plan),
+        "network_def": _network(ensemble),
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
@@ -120,10 +156,7 @@ def _inference(ensemble: VolumeEnsemble, plan: Plan, tta: str) -> dict[str, Any]
         "dataset": {
             "_target_": "Dataset", "data": "$parts.bundle_cases(@dataset_dir)", "transform": "@preprocessing",
         },
-        "inferer": {
-            "_target_": f"{_PARTS}.WindowInferer", "roi_size": list(plan.patch_size), "outputs": plan.num_outputs,
-            "sw_batch_size": plan.batch_size, "overlap": 0.5, "mirror_axes": list(axes),
-        },
+        "inferer": _inferer(ensemble, tta),
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -143,6 +176,7 @@ def _inference(ensemble: VolumeEnsemble, plan: Plan, tta: str) -> dict[str, Any]
 
 def _metadata(plan: Plan, name: str, version: str, authors: str) -> dict[str, Any]:
     outputs = list(plan.regions) or list(plan.labels)
+    inputs = [*plan.channels, *(f"{label}, found before" for label in list(plan.labels)[1:] if plan.cascaded)]
     ct = all(scheme == "ct" for scheme in plan.normalization)
     patch = list(plan.patch_size)
     return {
@@ -171,8 +205,8 @@ def _metadata(plan: Plan, name: str, version: str, authors: str) -> dict[str, An
             "inputs": {
                 "image": {
                     "type": "image", "format": "hounsfield" if ct else "magnitude", "modality": "CT" if ct else "n/a",
-                    "num_channels": len(plan.channels), "spatial_shape": patch, "dtype": "float32", "value_range": [],
-                    "is_patch_data": True, "channel_def": {str(n): one for n, one in enumerate(plan.channels)},
+                    "num_channels": len(inputs), "spatial_shape": patch, "dtype": "float32", "value_range": [],
+                    "is_patch_data": True, "channel_def": {str(n): one for n, one in enumerate(inputs)},
                 }
             },
             "outputs": {
@@ -204,11 +238,16 @@ case `MASKS/CASE.nii.gz` is written in the scan's own grid, voxel by voxel as `t
 |---|---|
 {rows}
 
-{len(ensemble.models)} network{"s"[: len(ensemble.models) > 1]}, patches of {patch} voxels, {spacing} mm along the
+{_networks(ensemble)}, patches of {patch} voxels, {spacing} mm along the
 network's axes; predictions {"averaged over mirrored copies" if tta == "flips" else "of one direction"}.
 
 Research only; not for clinical decisions.
 """
+
+
+def _networks(ensemble: VolumeEnsemble) -> str:
+    count = f"{len(ensemble.models)} network{'s'[: len(ensemble.models) > 1]}"
+    return f"{count} behind those of the low resolution" if ensemble.plans[0].cascaded else count
 
 
 def _version(package: str) -> str:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from miniature import make_scan, unformatted
 from mmengine.config import Config
+from monai.bundle import ConfigParser
 
 from mamba_vision.apis import inference_volume, init_volume_model, plan_dataset
+from mamba_vision.apis.bundle_export import export_bundle
 from mamba_vision.apis.training import train
 from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.apis.volume_testing import evaluate_volumes
@@ -119,6 +121,28 @@ def test_a_cascade_finds_its_low_resolution_and_uses_it(cascade, tmp_path):
     assert not any("low_resolution" in name for name in model.state_dict())
     ensemble = init_volume_ensemble([moved / "3d_lowres", moved / "3d_cascade_fullres"])
     assert inference_volume(ensemble, scan, tta="none").mask.shape == (40, 44, 36)
+
+
+def test_a_cascade_as_a_bundle(cascade, tmp_path):
+    """Both networks in one bundle: the voxels are those of inference_volume."""
+    bundle = export_bundle(cascade / "3d_cascade_fullres", tmp_path / "bundle", tta="none")
+    scan = nib.Nifti1Image(make_scan(9, (40, 44, 36))[0], np.diag([1.0, -1.0, 1.5, 1.0]))
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    parser = ConfigParser(json.loads((bundle / "configs" / "inference.json").read_text()))
+    parser.update(
+        {"bundle_root": str(bundle), "dataset_dir": str(tmp_path / "scan.nii.gz"), "output_dir": str(tmp_path / "o")}
+    )
+    for part in ("initialize", "run"):
+        parser.get_parsed_content(part)
+    model = init_volume_model(cascade / "3d_cascade_fullres", device="cpu")
+    expected = inference_volume(model, tmp_path / "scan.nii.gz", tta="none").mask
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "o" / "scan.nii.gz").dataobj), expected)
+    assert len(np.unique(expected)) > 1
+    assert (
+        parser.get("network_def")["low"]["models"] == 2 and "low resolution" in (bundle / "docs/README.md").read_text()
+    )
+    meta = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    assert meta["num_channels"] == 3 and meta["channel_def"]["2"] == "core, found before"
 
 
 def test_a_case_is_segmented_anew_only_when_its_model_changed(cascade):
