@@ -18,6 +18,7 @@ from pathlib import Path
 from mamba_vision.utils.atomic import make_folder
 from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
 from mamba_vision.utils.tool_exit import run_tool
+from mamba_vision.utils.wording import count
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         windows=tuple(None if w is None else tuple(w) for w in (args.first_window, args.second_window)),
     )  # fmt: skip
     device = next(model.parameters()).device
-    console.print(f"{len(pairs)} pair{'s'[: len(pairs) > 1]}; {model.variant}, on {device}", markup=False)
+    console.print(f"{count(len(pairs), 'pair')}; {model.variant}, on {device}", markup=False)
     try:
         failures = fuse_pairs(model, pairs, options, console)
     except KeyboardInterrupt:

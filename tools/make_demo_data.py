@@ -91,6 +91,7 @@ def main() -> None:
     from nibabel.affines import apply_affine
 
     from mamba_vision.utils.atomic import write_json
+    from mamba_vision.utils.wording import command
 
     image, labels, affine = load_template(args.resolution)
     brain = [np.flatnonzero((image > 0).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -132,7 +133,7 @@ white-matter maps (background elsewhere). {len(boxes)} overlapping blocks of the
 left hemisphere is the unseen test. The template is left-right symmetric, so the test shows that the whole pipeline
 works and that what is learnt carries over to a mirrored, uncut hemisphere; it says nothing about other people's scans.
 
-Next:  python tools/plan.py {args.out} --work-dir work_dirs/demo --preset fast"""
+Next:  {command("tools/plan.py", args.out, "--work-dir", Path("work_dirs") / args.out.name, "--preset", "fast")}"""
     )
 
 

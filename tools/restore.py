@@ -16,6 +16,7 @@ from pathlib import Path
 from mamba_vision.utils.atomic import make_folder
 from mamba_vision.utils.picture_tool import add_picture_options, check_picture_options, say_failures
 from mamba_vision.utils.tool_exit import run_tool
+from mamba_vision.utils.wording import count
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         preview=args.preview, skip_existing=args.skip_existing,
     )  # fmt: skip
     device = next(model.parameters()).device
-    console.print(f"{len(pictures)} picture{'s'[: len(pictures) > 1]}; {model.variant}, x{model.scale}, on {device}",
+    console.print(f"{count(len(pictures), 'picture')}; {model.variant}, x{model.scale}, on {device}",
                   markup=False)  # fmt: skip
     try:
         failures = restore_pictures(model, pictures, args.out, options, console)

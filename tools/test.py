@@ -69,6 +69,7 @@ def test_volumes(args: argparse.Namespace, cfg) -> int:
     from mamba_vision.apis.sharing import joined, rank
     from mamba_vision.apis.volume_report import score_table
     from mamba_vision.apis.volume_testing import evaluate_volumes
+    from mamba_vision.utils.wording import command, shown
 
     console = Console(highlight=False)
 
@@ -89,13 +90,19 @@ def test_volumes(args: argparse.Namespace, cfg) -> int:
         )
         if rank() > 0:
             return 1 if outcome.failures else 0
-    console.print(f"Tested on {outcome.summary['tested_on']}", markup=False)
+    console.print(f"Tested on {outcome.summary['tested_on']}", markup=False, soft_wrap=True)
     console.print(score_table(outcome.summary))
     for name in ("report.md", "summary.json", "cases.csv", "boxplots.png", "bland_altman.png", "worst_cases.png"):
         if (outcome.folder / name).is_file():
-            console.print(f"  {outcome.folder / name}", markup=False)
+            console.print(f"  {shown(outcome.folder / name)}", markup=False, soft_wrap=True)
     for case, reason in outcome.failures.items():
-        console.print(f"failed: {case}: {reason}", markup=False)
+        console.print(f"failed: {case}: {reason}", markup=False, soft_wrap=True)
+    folder = args.config.parent
+    planned = args.config.name == "config.py" and args.checkpoint.parent.resolve() == folder.resolve()
+    model = [folder] if planned else [args.config, "--checkpoint", args.checkpoint]
+    console.print(
+        f"Next: {command('tools/segment.py', *model, 'SCANS', '--out', 'predictions')}", markup=False, soft_wrap=True
+    )
     return 1 if outcome.failures else 0
 
 

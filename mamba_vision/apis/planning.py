@@ -15,6 +15,7 @@ from mamba_vision.apis.config_template import PRESETS, render_config
 from mamba_vision.apis.planning_estimate import Estimate, estimate_training, memory_problem
 from mamba_vision.apis.planning_pictures import write_pictures
 from mamba_vision.utils.atomic import write_text
+from mamba_vision.utils.wording import command, count
 from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
@@ -37,7 +38,7 @@ class DatasetError(VolumeError):
         self.problems = list(problems)
         bad = errors(problems)
         lines = "".join(f"\n  {one.file}: {one.found}; expected {one.expected}" for one in bad)
-        super().__init__(dataset, f"{len(bad)} problem{'s' * (len(bad) != 1)}", "scans that can be trained on")
+        super().__init__(dataset, count(len(bad), "problem"), "scans that can be trained on")
         self.args = (f"{self.args[0]}{lines}",)
 
     def __reduce__(self):
@@ -64,7 +65,7 @@ class Planned:
     @property
     def next_command(self) -> str:
         """What to type next."""
-        return f"python tools/train.py {self.work_dir / 'config.py'}"
+        return command("tools/train.py", self.work_dir / "config.py")
 
 
 def plan_dataset(
@@ -141,7 +142,7 @@ def plan_dataset(
     if not scheme.labels:
         scheme = LabelScheme(structure_labels(scans))
     if progress:
-        (console or Console()).print(f"{dataset}: {len(scans)} cases", markup=False, highlight=False)
+        (console or Console()).print(f"{dataset}: {count(len(scans), 'case')}", markup=False, highlight=False)
     surveyed = survey(
         scans,
         len(names) or None,
@@ -247,7 +248,7 @@ def _splits(
     note = ""
     if given is None and any(scan.fold for scan in scans):
         splits = listed_splits({scan.case: scan.fold for scan in scans})
-        return splits, f"{len(splits)} fold{'s' * (len(splits) != 1)} as the list of scans says."
+        return splits, f"{count(len(splits), 'fold')} as the list of scans says."
     if path.is_file() or given is not None:
         splits = load_splits(path)
         named = {name for fold in splits for part in fold.values() for name in part}
@@ -255,15 +256,15 @@ def _splits(
             unknown = ", ".join(sorted(named - set(cases))[:10])
             raise VolumeError(path, f"cases that are not in the data set: {unknown}", f"some of its {len(cases)} cases")
         left = len(set(cases) - named)
-        left_out = f"{left} case{'s' * (left != 1)} in no fold" if left else "every case in a fold"
+        left_out = f"{count(left, 'case')} in no fold" if left else "every case in a fold"
         if given is not None:
-            return splits, f"{len(splits)} fold{'s' * (len(splits) != 1)} of {path}, {left_out}."
+            return splits, f"{count(len(splits), 'fold')} of {path}, {left_out}."
         if named <= set(cases) and len(splits) == min(folds, len(cases)) and groups is None:
             return splits, f"splits.json was there already and is kept, {left_out}." if left else ""
         note = "splits.json was for other cases or folds and has been made anew."
     splits = make_splits(cases, folds, groups)
     if len(splits) < folds:
-        note = f"{len(cases)} case{'s' * (len(cases) != 1)} make {len(splits)} folds, not {folds}."
+        note = f"{count(len(cases), 'case')} make {count(len(splits), 'fold')}, not {folds}."
     if len(cases) == 1:
         note = "A single case: it both trains and validates, so the validation says nothing about other scans."
     return splits, note

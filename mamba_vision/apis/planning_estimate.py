@@ -13,6 +13,7 @@ from torch import nn
 from mamba_vision.apis.config_template import PRESETS
 from mamba_vision.registry import MODELS
 from mamba_vision.utils.quiet import quiet_imports
+from mamba_vision.utils.wording import count
 from mamba_vision.volumes.checks import Problem
 from mamba_vision.volumes.plan import Plan
 
@@ -60,7 +61,7 @@ def estimate_training(plan: Plan, preset: str = "default", device: str | None = 
     network = dict(plan.network)
     if "patch_size" in network:
         network["patch_size"] = list(timed)
-    name = torch.cuda.get_device_name(where) if on_gpu else f"{torch.get_num_threads()} CPU threads"
+    name = torch.cuda.get_device_name(where) if on_gpu else count(torch.get_num_threads(), "CPU thread")
     with quiet_imports(), DefaultScope.overwrite_default_scope("mamba_vision"):
         model = MODELS.build(network).to(where).train()
     try:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mamba_vision.apis.planning import Planned
+from mamba_vision.utils.wording import count
 from mamba_vision.volumes.checks import Problem, errors
 from mamba_vision.volumes.plan import Plan
 
@@ -72,11 +73,6 @@ def print_plan(console: Console, planned: Planned) -> None:
     for file in planned.files:
         console.print(f"  {file}", markup=False, soft_wrap=True)
     console.print(f"\nNext:  {planned.next_command}", markup=False, soft_wrap=True)
-
-
-def count(number: int, what: str) -> str:
-    """'1 case', '2 cases'."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _labels(plan: Plan) -> str:

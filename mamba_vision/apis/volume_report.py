@@ -11,6 +11,7 @@ from rich.table import Table
 from mamba_vision.evaluation import ClassScore, ScoreOptions
 from mamba_vision.evaluation.score_summary import RESAMPLES, SCORES, cases_csv, summarize, worst_cases
 from mamba_vision.utils.atomic import write_json, write_text
+from mamba_vision.utils.wording import count
 from mamba_vision.visualization.figures import save_stacked
 from mamba_vision.visualization.score_plots import bland_altman_figure, boxplots_figure
 
@@ -60,12 +61,12 @@ def write_report(
     write_text(folder / "cases.csv", cases_csv(scores))
     write_json(folder / "summary.json", summary)
     by_class = {name: [score for score in scores if score.name == name] for name in summary["classes"]}
-    count = f"{summary['cases']} case{'s' * (summary['cases'] != 1)}"
+    cases = count(summary["cases"], "case")
     boxplots_figure(
         {SCORES[key]: {name: [getattr(one, key) for one in found] for name, found in by_class.items()}
          for key in _IN_BOXES},
         folder / "boxplots.png",
-        count,
+        cases,
     )  # fmt: skip
     volumes = {
         name: [(one.volume_true_ml, one.volume_predicted_ml) for one in found if one.missing != "both"]
@@ -74,7 +75,7 @@ def write_report(
     bland_altman_figure(
         {name: tuple(zip(*pairs)) or ((), ()) for name, pairs in volumes.items()},
         folder / "bland_altman.png",
-        f"Volumes of {count}",
+        f"Volumes of {cases}",
     )
     worst = worst_cases(scores, WORST)
     if draw is not None and worst:
@@ -136,7 +137,7 @@ def report_text(
     for name, found in summary["classes"].items():
         medians.append([name, *(_interval(found[key]["median"], found[key]["iqr"]) for key in shown)])
     parts = [
-        f"# {about.get('dataset', 'Segmentation')}: {summary['cases']} case{'s' * (summary['cases'] != 1)}",
+        f"# {about.get('dataset', 'Segmentation')}: {count(summary['cases'], 'case')}",
         "\n".join(facts),
         "## Mean [95 % interval]",
         _markdown(rows),

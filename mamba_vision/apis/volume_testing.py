@@ -18,6 +18,7 @@ from mamba_vision.apis.volume_report import write_report
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.evaluation import ClassScore
 from mamba_vision.evaluation.volume_scores import METRICS, ScoreOptions, score_structures
+from mamba_vision.utils.wording import count, shown
 from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 from mamba_vision.volumes.components import steps_as_json
@@ -133,7 +134,7 @@ def labelled_scans(cfg: Config, data: str | Path | None = None) -> tuple[list[Sc
         for subset in ("test", "train"):
             scans = [scan for scan in find_scans(data, subset) if scan.label is not None]
             if scans:
-                return scans, f"{len(scans)} labelled scans in {data}"
+                return scans, f"{count(len(scans), 'labelled scan')} in {data}"
         raise ValueError(
             f"{data}: expected scans with labels (imagesTs and labelsTs, or images and labels), found none"
         )
@@ -142,13 +143,13 @@ def labelled_scans(cfg: Config, data: str | Path | None = None) -> tuple[list[Sc
     series = cfg.get("series")
     scans = [scan for scan in find_test_scans(cfg.scans, series) if scan.label is not None]
     if scans:
-        return scans, f"{len(scans)} labelled test scans of {cfg.scans}"
+        return scans, f"{count(len(scans), 'labelled test scan')} of {shown(cfg.scans)}"
     folds = load_splits(cfg.splits)
     names = {name for fold in folds for name in fold["val"]} if str(cfg.fold) == "all" else set(folds[cfg.fold]["val"])
     scans = [scan for scan in find_scans(cfg.scans, series=series) if scan.case in names and scan.label is not None]
     if not scans:
         raise ValueError(f"{cfg.scans}: expected labelled scans of fold {cfg.fold}, found none")
-    return scans, f"{len(scans)} validation scans of fold {cfg.fold}"
+    return scans, f"{count(len(scans), 'validation scan')} of fold {cfg.fold}"
 
 
 def score_scan(

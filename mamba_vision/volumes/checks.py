@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mamba_vision.utils.atomic import write_text
+from mamba_vision.utils.wording import count
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import Volume, VolumeError, stem
@@ -167,8 +168,8 @@ def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> lis
             Problem(
                 scan.case,
                 str(scan.images[0]),
-                f"{len(scan.images)} channel{'s' * (len(scan.images) != 1)} ({names})",
-                f"{channels} channel{'s' * (channels != 1)}",
+                f"{count(len(scan.images), 'channel')} ({names})",
+                count(channels, "channel"),
                 "Name the channels of a case _0000, _0001, ... in the order of dataset.json",
             )
         )

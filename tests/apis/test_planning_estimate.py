@@ -30,7 +30,7 @@ def test_time_follows_from_a_part_of_a_patch(monkeypatch):
 
 def test_steps_are_really_trained():
     found = estimate_training(replace(plan(), patch_size=(16, 16, 16)), "fast", "cpu")
-    assert 0 < found.seconds < 20 and "CPU threads" in found.device
+    assert 0 < found.seconds < 20 and "CPU thread" in found.device
 
 
 def test_words():

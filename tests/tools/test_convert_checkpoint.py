@@ -20,7 +20,11 @@ TOOL = project_folder("tools") / "convert_checkpoint.py"
 def convert(monkeypatch: pytest.MonkeyPatch):
     def call(*arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-        runpy.run_path(str(TOOL), run_name="__main__")
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
 
     return call
 

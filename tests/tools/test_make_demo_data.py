@@ -17,7 +17,10 @@ TOOL = str(project_folder("tools") / "make_demo_data.py")
 
 def make(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["make_demo_data.py", *map(str, arguments)])
-    runpy.run_path(TOOL, run_name="__main__")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(TOOL, run_name="__main__")
+    if end.value.code:
+        raise end.value
 
 
 @pytest.fixture(scope="module")

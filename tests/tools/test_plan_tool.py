@@ -36,7 +36,7 @@ def test_a_plan_ends_with_its_files_and_the_next_command(tmp_path, monkeypatch, 
     status, out, _ = run(monkeypatch, capsys, data, *options)
     assert status == 0
     assert "3 cases, 1 channel (MR0), 2 labels (organ, lesion)" in out and "as asked, 1 x 1 x 2 mm" in out
-    assert "fast     about" in out and "CPU threads  <- this plan" in out and "best     about" in out
+    assert "fast     about" in out and "  <- this plan" in out and "best     about" in out
     written = [line.strip() for line in out[out.index("Written:") :].splitlines()[1:8]]
     assert written[0] == str(work / "config.py") and all(Path(file).exists() for file in written)
     assert out.rstrip().endswith(f"Next:  python tools/train.py {work / 'config.py'}")

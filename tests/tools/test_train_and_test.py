@@ -66,7 +66,7 @@ def test_the_report_on_the_test_scans(config, trained, tmp_path):
     work = config.parent
     shown = run(TOOLS / "test.py", config, work / "epoch_2.pth", "--out", tmp_path / "masks")
     assert shown.returncode == 0, shown.stderr
-    assert "1 labelled test scans" in shown.stdout
+    assert "1 labelled test scan of" in shown.stdout
     assert "surface Dice" in shown.stdout
     rows = list(csv.DictReader((work / "report" / "cases.csv").open()))
     assert [(row["case"], row["name"]) for row in rows] == [("case_3", "ball"), ("case_3", "core")]
