@@ -78,6 +78,8 @@ def _layers(*names: str) -> Callable[[str], Any]:
         if name not in names:
             raise AttributeError(f"mamba_vision.kernels.compat offers no {name!r} here")
         with importlib.import_module("mamba_vision.utils.quiet").quiet_imports():
+            if name == "Mamba":  # with what forks for vision have added
+                return importlib.import_module("mamba_vision.models.mixers.published_mamba").PublishedMamba
             return getattr(importlib.import_module("mamba_vision.models.mixers"), name)
 
     return layer

@@ -1,5 +1,6 @@
 """The published packages' names on our ops: a whole script, each function against its parts, installing and leaving."""
 
+import copy
 import importlib.util
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def test_install_and_uninstall(installed):
     import mamba_ssm
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    assert mamba_ssm.Mamba is Mamba and selective_scan_fn is published_ops.selective_scan_fn
+    assert issubclass(mamba_ssm.Mamba, Mamba) and selective_scan_fn is published_ops.selective_scan_fn
     assert importlib.util.find_spec("mamba_ssm.ops.triton.layer_norm") is not None
     compat.install()  # again
     with pytest.raises(ImportError, match="Mamba3"):
@@ -175,6 +176,24 @@ def test_old_argument_order_of_the_convolution():
         x, weight, bias, activation="silu", return_final_states=True, final_states_out=kept
     )
     assert states is kept and torch.equal(kept, x[..., -3:]) and torch.equal(out, want)
+
+
+def test_layers_of_the_forks(installed, golden):
+    """Vim's and SegMamba's packages replace mamba_ssm by their own of the same name."""
+    from mamba_ssm import Mamba as Forked
+
+    for name, bimamba_type in (("vim/mixer_v1", "v1"), ("vim/mixer_v2", "v2"), ("segmamba/mamba_v3", "v3")):
+        case = golden(name)
+        kwargs = case.source["kwargs"]
+        layer = Forked(**{**kwargs, "bimamba_type": bimamba_type})
+        layer.load_state_dict(case.state_dict())
+        case.check(**{next(iter(case.outputs)): layer(next(iter(case.inputs().values())), inference_params=None)})
+    with pytest.raises(ValueError, match="decodes nothing"):
+        layer(torch.zeros(1, 48, 8), inference_params=object())
+    with pytest.raises(ValueError, match="bimamba_type: found 'v9'"):
+        Forked(8, bimamba_type="v9")
+    plain = Forked(8, bimamba_type="none", if_divide_out=True, d_state=4)
+    assert type(copy.deepcopy(plain)) is Forked and plain(torch.zeros(1, 3, 8)).shape == (1, 3, 8)
 
 
 def test_blocks_of_both_versions(installed):
