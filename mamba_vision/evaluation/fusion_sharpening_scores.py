@@ -96,8 +96,8 @@ def universal_quality(mx: Array, my: Array, vx: Array, vy: Array, covariance: Ar
 def hypercomplex_quality(fused: Array, truth: Array) -> float:
     """Q2n (Q4 of four bands, Q8 of eight): the quality index of images of hypercomplex numbers, in blocks of 32 x 32.
 
-    Alparone et al. (2004), Garzelli and Nencini (2009). Values are rounded to whole counts, halves up, as published; sizes are
-    filled up to whole blocks by mirroring, bands to a power of two by zeros.
+    Alparone et al. (2004), Garzelli and Nencini (2009). Values are rounded to whole counts, halves up, as published;
+    sizes are filled up to whole blocks by mirroring, bands to a power of two by zeros.
     """
     fused, truth = (np.clip(np.floor(image + 0.5), 0, 65535) for image in _pair(fused, truth))
     bands = 1 << (len(truth) - 1).bit_length()

@@ -159,6 +159,8 @@ class SSMKernelDPLR(SSMKernelDiag):
             raise ValueError(f"init: found {init!r}, expected one of {', '.join(map(repr, MEASURES))}")
         if "disc" in options:
             raise ValueError(f"disc: found {options['disc']!r}, expected none: this kernel is bilinear")
+        if not options.get("dt_tie", True):
+            raise ValueError("dt_tie: found False, expected True: the states of a feature share a step size here")
         self.rank = rank
         super().__init__(d_model, *args, init=init, disc="bilinear", **options)
         P = diagonal_plus_low_rank(init, self.d_state, rank)[2].to(torch.cfloat)

@@ -117,6 +117,8 @@ def test_options_and_errors() -> None:
         diagonal("lin", 5)
     with pytest.raises(ValueError, match="rank: found 1, expected at least 2 for 'legt'"):
         SSMKernelDPLR(4, init="legt")
+    with pytest.raises(ValueError, match="dt_tie: found False"):
+        SSMKernelDPLR(4, dt_tie=False)
     with pytest.raises(ValueError, match="n_ssm: found 3, expected a divisor of the 4 features"):
         SSMKernelDiag(4, n_ssm=3)
     with pytest.raises(ValueError, match="disc: found 'foh'"):
