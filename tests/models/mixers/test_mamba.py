@@ -1,4 +1,4 @@
-"""The Mamba-1 layer: parity, initialization, decoding, precision."""
+"""The Mamba-1 layer: initialization, decoding, precision; and the recorded cases of Mamba-1 and Mamba-2."""
 
 from types import SimpleNamespace
 
@@ -12,10 +12,20 @@ from mamba_vision.models.mixers.init import init_step_projection_, inverse_softp
 from mamba_vision.registry import MIXERS
 
 
-@pytest.mark.parametrize("name", ["mamba1_default", "mamba1_options"])
+CASES = {
+    "mamba1_default": Mamba,
+    "mamba1_options": Mamba,
+    "mamba2_default": Mamba2,
+    "mamba2_groups_norm_first": Mamba2,
+    "mamba2_dssm_nonorm": Mamba2,
+    "mamba2_simple_init": Mamba2Simple,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_parity(golden, name: str) -> None:
     case = golden(f"ssm_core/{name}")
-    mixer = Mamba(**case.source["kwargs"])
+    mixer = CASES[name](**case.source["kwargs"])
     mixer.load_state_dict(case.state_dict())
     y = mixer(case.inputs()["x"])
     case.loss(y=y).backward()
@@ -24,10 +34,11 @@ def test_parity(golden, name: str) -> None:
     assert sum(p.numel() for p in mixer.parameters()) == case.parameters
 
 
-def test_decoding_parity(golden) -> None:
+@pytest.mark.parametrize(("name", "layer"), [("mamba1_decode", Mamba), ("mamba2_decode", Mamba2)])
+def test_decoding_parity(golden, name: str, layer: type[nn.Module]) -> None:
     """A prompt of six tokens, then three one by one."""
-    case = golden("ssm_core/mamba1_decode")
-    mixer = Mamba(**case.source["kwargs"])
+    case = golden(f"ssm_core/{name}")
+    mixer = layer(**case.source["kwargs"])
     mixer.load_state_dict(case.state_dict())
     x = case.inputs()["x"]
     cache = SimpleNamespace(seqlen_offset=0, key_value_memory_dict={})
