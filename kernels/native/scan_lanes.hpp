@@ -455,6 +455,10 @@ static int64_t backward_heap(const Scan& scan, int64_t index) {
     return (7 * blocks * N + 2 * blocks + N + 2 * N * TILE) * sizeof(vec) + 2 * TILE * N * sizeof(REAL);
 }
 
+#if !SCAN_DOUBLE
+#include "ordered_lanes.hpp"
+#endif
+
 #undef INLINE
 #undef LOG2E
 #undef LN2

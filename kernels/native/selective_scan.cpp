@@ -69,16 +69,22 @@ namespace double_lanes {  // for checks in high precision
 
 namespace {
 
+typedef void (*OrderedTask)(const OrderedScan&, int64_t, void*);
+typedef int64_t (*OrderedHeap)(const OrderedScan&);
+
 struct Kind {
     int64_t lanes;
     void (*forward)(const Scan&, int64_t, void*);
     int64_t (*forward_heap)(const Scan&, int64_t);
     void (*backward)(const Scan&, int64_t, void*);
     int64_t (*backward_heap)(const Scan&, int64_t);
+    OrderedTask ordered;  // for float
+    OrderedHeap ordered_heap;
 };
 
-#define KIND(lanes, name) \
-    Kind { lanes, name::forward_task, name::forward_heap, name::backward_task, name::backward_heap }
+#define KIND(lanes, name, ...) \
+    Kind { lanes, name::forward_task, name::forward_heap, name::backward_task, name::backward_heap, __VA_ARGS__ }
+#define FLOAT_KIND(lanes, name) KIND(lanes, name, name::ordered_task, name::ordered_heap)
 
 Kind best_for_float() {
 #ifdef BEGIN_AVX2
@@ -87,14 +93,14 @@ Kind best_for_float() {
     const long most = asked ? std::strtol(asked, nullptr, 10) : 16;
     if (most >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-        return KIND(16, sixteen_lanes);
-    if (most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return KIND(8, eight_lanes);
+        return FLOAT_KIND(16, sixteen_lanes);
+    if (most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return FLOAT_KIND(8, eight_lanes);
 #endif
-    return KIND(4, four_lanes);
+    return FLOAT_KIND(4, four_lanes);
 }
 
 const Kind& kind_for(bool is_double) {
-    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes);
+    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes, nullptr, nullptr);
     return is_double ? of_double : of_float;
 }
 
@@ -137,6 +143,13 @@ void forward_task(const Scan& scan, int64_t task) {
     Heap heap(kind.forward_heap(scan, task));
     [[maybe_unused]] const FlushTiny flush;
     kind.forward(scan, task, heap.get());
+}
+
+void ordered_task(const OrderedScan& scan, int64_t task) {
+    const Kind& kind = kind_for(false);
+    Heap heap(kind.ordered_heap(scan));
+    [[maybe_unused]] const FlushTiny flush;
+    kind.ordered(scan, task, heap.get());
 }
 
 void backward_task(const Scan& scan, int64_t task) {

@@ -46,6 +46,22 @@ struct Scan {
     void *dinitial;          // (batch, state, channels)
 };
 
+// Selective scans of the same tokens along several orders, added: the step of token i along order k is
+// softplus(dt_ik dt_weight_k + dt_bias_k), and its B and C are those of i and k. All contiguous and float.
+struct OrderedScan {
+    int64_t batch, tokens, channels, orders, state, rank;
+    int64_t own_orders;       // whether each element of the batch has its own orders
+    int64_t parts;            // tasks that share an element of the batch, from `parts_for`
+    const float* x;           // (batch, tokens, channels)
+    const int64_t* order;     // (1 or batch, orders, tokens), token numbers
+    const float* dt;          // (batch, tokens, orders, rank)
+    const float* dt_weight;   // (orders, channels, rank)
+    const float* A;           // (orders, channels, state)
+    const float *B, *C;       // (batch, tokens, orders, state)
+    const float *D, *dt_bias; // (orders, channels)
+    float* out;               // (batch, tokens, channels)
+};
+
 // Into how many tasks to cut a group's channels, for so many threads.
 int64_t parts_for(int64_t batch, int64_t groups, int64_t channels, int64_t threads, bool is_double);
 
@@ -54,5 +70,8 @@ inline int64_t tasks(const Scan& scan) { return scan.batch * scan.groups * scan.
 // One task each; memory for its own use is taken from the heap.
 void forward_task(const Scan& scan, int64_t task);
 void backward_task(const Scan& scan, int64_t task);
+
+inline int64_t tasks(const OrderedScan& scan) { return scan.batch * scan.parts; }
+void ordered_task(const OrderedScan& scan, int64_t task);
 
 }  // namespace mamba_vision

@@ -1,8 +1,9 @@
 """The scan along orders as exported graphs hold it: gathers of whole rows, matrix products, one selective scan.
 
 What a runtime does slowly is avoided: results are put back by a gather with the inverse order instead of an addition
-by index, where every token is known to come exactly once (`each_token_once`, which whoever exports a model has to find
-out, see `OrderWatch`; a tensor of numbers that are not known yet cannot tell).
+by index, where every token is known to come exactly once (`told_of_orders`, by whoever exports a model and has seen it
+run; a tensor of numbers that are not known yet cannot tell). Where all orders are such, and the scan has the usual
+form, it stays one operator (`as_one_operator`).
 
 Legend: B batch, T tokens, K orders, L steps, C channels, R step rank, N states.
 """
@@ -18,28 +19,30 @@ from mamba_vision.kernels.causal_conv1d import causal_conv1d
 from mamba_vision.kernels.ordered_scan.orders import place, place_rows
 from mamba_vision.kernels.selective_scan import selective_scan
 
-_once = False
+_told: "OrderWatch | None" = None
+_convolved: tuple[tuple, torch.Tensor] | None = None  # arguments of the latest convolution, and its result
 
 
 @contextmanager
-def each_token_once() -> Iterator[None]:
-    """What is exported inside the block is told that every order comes to each token exactly once (zeros aside)."""
-    global _once
-    before, _once = _once, True
+def told_of_orders(orders: "OrderWatch") -> Iterator[None]:
+    """What is exported inside the block is told what was seen of its orders."""
+    global _told, _convolved
+    before, _told = _told, orders
     try:
         yield
     finally:
-        _once = before
+        _told, _convolved = before, None
 
 
 class OrderWatch(TorchDispatchMode):
     """Looks at the orders of a model while it runs.
 
     Attributes:
-        once: whether all orders so far came to each token exactly once.
+        once: whether all orders so far came to each token exactly once, zero tokens aside.
+        whole: whether there were no zero tokens either.
     """
 
-    once = True
+    once = whole = True
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.mamba_vision.ordered_scan.default:
@@ -48,7 +51,24 @@ class OrderWatch(TorchDispatchMode):
             places = torch.where(order < 0, x.shape[1], order).long()
             visits = order.new_zeros(len(order), x.shape[1] + 1).scatter_add_(1, places, torch.ones_like(order))
             self.once = self.once and bool((visits[:, :-1] == 1).all())
+            self.whole = self.whole and self.once and not visits[:, -1].any()
         return func(*args, **(kwargs or {}))
+
+
+def as_one_operator(
+    x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, merge_sum, token_rows, delta_softplus
+) -> torch.Tensor | None:
+    """The scan as one operator of the graph, which stays one node; None where it is not of that node's form.
+
+    Arguments as in kernels/README.md.
+    """
+    alike = _told is not None and _told.whole and merge_sum and token_rows and delta_softplus
+    if not alike or conv_weight is not None or dt_weight is None or x.dtype != A.dtype:
+        return None
+    D, dt_bias = (A.new_zeros(A.shape[:2]) if p is None else p for p in (D, dt_bias))
+    arguments = (x, order.long(), dt, dt_weight, A, B, C, D, dt_bias, None, None, None)
+    y, _ = torch.ops.mamba_vision.ordered_scan(*arguments, True, True, True, False, "portable")
+    return y if z is None else y * F.silu(z)
 
 
 def ordered_scan_exported(
@@ -69,16 +89,20 @@ def ordered_scan_exported(
     delta_softplus: bool,
 ) -> torch.Tensor:
     """Shapes and meaning as in kernels/README.md."""
+    one = as_one_operator(
+        x, order, dt, dt_weight, A, B, C, D, dt_bias, z, conv_weight, conv_bias, merge_sum, token_rows, delta_softplus
+    )
+    if one is not None:
+        return one
+    once = _told is not None and _told.once
     tokens, channels = x.shape[1:]
     K = order.shape[-2]
-    order = order.long()
-    order = torch.where(order < 0, tokens, order)  # the zero token is the last one
+    if conv_weight is None:
+        u = _reordered(x, order)
+    else:
+        u = convolved(x, order, conv_weight, conv_bias, "silu")
+    order = _numbers(x, order)
     steps_LK = order.transpose(-1, -2)
-    u = _rows(_with_zero(x), steps_LK).flatten(2).transpose(1, 2)  # (B, K C, L)
-    if conv_weight is not None:
-        u = causal_conv1d(
-            u, conv_weight.flatten(0, 1), None if conv_bias is None else conv_bias.flatten(), activation="silu"
-        )
     if token_rows:
         index = steps_LK * K + torch.arange(K, device=x.device)
         dt, B, C = (_rows(_with_zero(M).flatten(1, 2), index).permute(0, 2, 3, 1) for M in (dt, B, C))
@@ -97,15 +121,45 @@ def ordered_scan_exported(
         delta_softplus=delta_softplus,
         out_dtype=A.dtype,
     )
-    y = _back_once(y, order, tokens, channels) if _once else _back(y, order, tokens, channels, merge_sum)
+    y = _back_once(y, order, tokens, channels) if once else _back(y, order, tokens, channels, merge_sum)
     if merge_sum:
-        y = y.sum(2) if _once else y
-    elif _once:
+        y = y.sum(2) if once else y
+    elif once:
         y = y.transpose(1, 2)
     if z is not None:
         gate = F.silu(z.to(A.dtype))
         y = y * (gate if merge_sum else gate.unsqueeze(1))
     return y.to(x.dtype)
+
+
+def convolved(
+    x: torch.Tensor, order: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str | None
+) -> torch.Tensor:
+    """The causal convolution along the orders, (B, K C, L).
+
+    A mixer asks for it twice, to project from it and in the scan: a graph has room to keep it.
+    """
+    global _convolved
+    arguments = (x, order, weight, bias, activation)
+    if _convolved is not None and all(a is b for a, b in zip(_convolved[0], arguments)):
+        return _convolved[1]
+    u = causal_conv1d(
+        _reordered(x, order), weight.flatten(0, 1), None if bias is None else bias.flatten(), activation=activation
+    )
+    if _told is not None:
+        _convolved = (arguments, u)
+    return u
+
+
+def _numbers(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The order with the zero token, -1, as the last one."""
+    order = order.long()
+    return torch.where(order < 0, x.shape[1], order)
+
+
+def _reordered(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """(B, K C, L)"""
+    return _rows(_with_zero(x), _numbers(x, order).transpose(-1, -2)).flatten(2).transpose(1, 2)
 
 
 def _back_once(y: torch.Tensor, order: torch.Tensor, tokens: int, channels: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from mamba_vision.kernels.operators import (
     plainly,
     without_autocast,
 )
-from mamba_vision.kernels.ordered_scan.exported import ordered_scan_exported
+from mamba_vision.kernels.ordered_scan.exported import convolved, ordered_scan_exported
 from mamba_vision.kernels.ordered_scan.orders import take
 from mamba_vision.kernels.ordered_scan.reference import channels_first, ordered_scan_reference
 from mamba_vision.kernels.selective_scan import selective_scan
@@ -102,8 +102,11 @@ def ordered_conv1d(
     """The public function of this name (see convolution.py) as a convolution of reordered copies."""
     check_convolution(x, order, weight, bias, activation)
     K, channels = order.shape[-2], x.shape[2]
-    bias = None if bias is None else bias.flatten()
-    out = causal_conv1d(channels_first(take(x, order)), weight.flatten(0, 1), bias, activation)
+    if torch.compiler.is_exporting():
+        out = convolved(x, order, weight, bias, activation)
+    else:
+        bias = None if bias is None else bias.flatten()
+        out = causal_conv1d(channels_first(take(x, order)), weight.flatten(0, 1), bias, activation)
     return out.transpose(1, 2).unflatten(2, (K, channels)).transpose(1, 2)
 
 

@@ -239,7 +239,7 @@ def _export(found: Exportable, size: tuple[int, ...], free: Sequence[str], opset
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"the PyTorch model does not take {_by(traced)}: {reason}") from error
-    program = trace(found.module, tensors, dynamic, watch.once)
+    program = trace(found.module, tensors, dynamic, watch)
     return to_onnx(program, [one.name for one in found.inputs], [found.output], dynamic, opset)
 
 

@@ -4,15 +4,31 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from mamba_vision.deploy import ordered_function
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, Signature, scan_function
 
 
 def add_scan_function(model: onnx.ModelProto) -> None:
-    """Append the function for the model's scan nodes, which are brought to one signature before.
+    """Append the functions for the model's scan nodes; plain scans are brought to one signature before.
 
     A model without scans gets none. The exporter's shapes of inner values are dropped, as they bear its own names.
     """
     del model.graph.value_info[:]
+    _add_plain(model)
+    _add_ordered(model)
+    if model.functions and not any(one.domain == DOMAIN for one in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _add_ordered(model: onnx.ModelProto) -> None:
+    ordered = ordered_function.OPERATOR
+    nodes = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, ordered)]
+    if nodes:
+        one_state = {_states(model, node.input[4]) for node in nodes} == {1}
+        model.functions.append(ordered_function.ordered_function(one_state, _opset(model)))
+
+
+def _add_plain(model: onnx.ModelProto) -> None:
     nodes = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, OPERATOR)]
     if not nodes:
         return
@@ -21,11 +37,12 @@ def add_scan_function(model: onnx.ModelProto) -> None:
         _make_alike(model, nodes)
         signatures = {_signature(node) for node in nodes}
     (present,) = signatures
-    states = {_states(model, node) for node in nodes}
-    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
-    model.functions.append(scan_function(Signature(*present, one_state=states == {1}), opset))
-    if not any(one.domain == DOMAIN for one in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    states = {_states(model, node.input[2]) for node in nodes}
+    model.functions.append(scan_function(Signature(*present, one_state=states == {1}), _opset(model)))
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
 
 
 def check_model(model: onnx.ModelProto) -> None:
@@ -41,11 +58,11 @@ def _signature(node: onnx.NodeProto) -> tuple[bool, bool, bool, bool]:
     return bool(given[5]), bool(given[6]), bool(given[7]), softplus
 
 
-def _states(model: onnx.ModelProto, node: onnx.NodeProto) -> int | None:
-    """N of a scan, where the graph says."""
+def _states(model: onnx.ModelProto, rates: str) -> int | None:
+    """N of a scan, the last side of its A, where the graph says."""
     for tensor in model.graph.initializer:
-        if tensor.name == node.input[2]:
-            return tensor.dims[1]
+        if tensor.name == rates:
+            return tensor.dims[-1]
     return None
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import onnx
 
+from mamba_vision.deploy import ordered_function
 from mamba_vision.deploy.scan_function import OPERATOR
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Sums over many values, exponentials and what a position is computed from stay in float32.
 _FLOAT32_OPERATORS = (
-    OPERATOR, "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Exp",
-    "Softplus", "Softmax", "Pow", "Sqrt", "Reciprocal", "Range", "Resize", "CumSum", "TopK", "Einsum", "NonZero",
+    OPERATOR, ordered_function.OPERATOR, "LayerNormalization", "InstanceNormalization", "GroupNormalization",
+    "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow", "Sqrt", "Reciprocal", "Range", "Resize", "CumSum",
+    "TopK", "Einsum", "NonZero",
 )  # fmt: skip
 
 

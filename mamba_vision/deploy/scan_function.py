@@ -14,6 +14,8 @@ from typing import NamedTuple
 import onnx
 from onnx import parser
 
+from mamba_vision.deploy import chunk_scan
+
 DOMAIN, OPERATOR, VERSION = "mamba_vision", "SelectiveScan", 1
 INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 OPTIONAL = ("D", "z", "delta_bias")
@@ -66,18 +68,22 @@ def _step_sizes(signature: Signature) -> list[str]:
         lines += ["bias = Unsqueeze(delta_bias, one)", "biased = Add(delta, bias)"]
         name = "biased"
     if signature.delta_softplus:
-        # ln(1 + e^x), and x itself where e^x is too large; ONNX Runtime takes longer for its own Softplus
-        lines += [
-            "largest = Constant <value_float = 80.0> ()",
-            f"small = Min({name}, largest)",
-            "power = Exp(small)",
-            "unit = Constant <value_float = 1.0> ()",
-            "above_one = Add(power, unit)",
-            "rest = Log(above_one)",
-            f"s = Max(rest, {name})",
-        ]
+        lines += softplus(name, "s")
         name = "s"
     return [*lines, f"s_LbD = Transpose <perm = [2, 0, 1]> ({name})"]
+
+
+def softplus(name: str, result: str) -> list[str]:
+    """Lines for ln(1 + e^x), and x itself where e^x is too large; ONNX Runtime takes longer for its own Softplus."""
+    return [
+        "largest = Constant <value_float = 80.0> ()",
+        f"small = Min({name}, largest)",
+        "power = Exp(small)",
+        "unit = Constant <value_float = 1.0> ()",
+        "above_one = Add(power, unit)",
+        "rest = Log(above_one)",
+        f"{result} = Max(rest, {name})",
+    ]
 
 
 _SIZES = [
@@ -110,8 +116,8 @@ _MANY_STATES = [
     "state_shape = Concat <axis = 0> (b, G, N, R)",
     "nothing = ConstantOfShape <value = float[1] {0.0}> (state_shape)",
     """last, y_LbG1R = Scan <num_scan_inputs = 4, body = step
-    (float[b, G, N, R] h, float[b, G, one, R] st, float[b, G, one, R] xt, float[b, G, N, one] Bt,
-     float[b, G, one, N] Ct) => (float[b, G, N, R] new, float[b, G, one, R] yt)
+    (float[?, ?, ?, ?] h, float[?, ?, ?, ?] st, float[?, ?, ?, ?] xt, float[?, ?, ?, ?] Bt,
+     float[?, ?, ?, ?] Ct) => (float[?, ?, ?, ?] new, float[?, ?, ?, ?] yt)
     {
         rate = Mul(st, A_GNR)
         decay = Exp(rate)
@@ -123,8 +129,6 @@ _MANY_STATES = [
     "y_LbD = Reshape(y_LbG1R, flat)",
 ]
 
-# The sequence is cut into K chunks of T steps, about as many as the chunks are long: a short scan goes through all
-# chunks side by side, from zero states, another one through the chunks, and what enters a chunk is added to its steps.
 _ONE_STATE = [
     "A_line = Reshape(A, minus_one)",
     "rates = Mul(s_LbD, A_line)",
@@ -136,57 +140,16 @@ _ONE_STATE = [
     "added = Reshape(added_LbGR, flat)",
     "zero_index = Constant <value_int = 0> ()",
     "one_index = Constant <value_int = 1> ()",
-    "L_float = Cast <to = 1> (L)",
-    "root = Sqrt(L_float)",
-    "T_float = Ceil(root)",
-    "T = Cast <to = 7> (T_float)",
-    "L_minus_one = Sub(L, one)",
-    "longer = Add(L_minus_one, T)",
-    "K = Div(longer, T)",
-    "T_index = Squeeze(T, zero)",
-    "K_index = Squeeze(K, zero)",
+    *chunk_scan.cut("L"),
+    "a_SPbD = Gather <axis = 0> (decays, steps_SP)",
+    "x_SPbD = Gather <axis = 0> (added, steps_SP)",
+    *chunk_scan.run("a_SPbD", "x_SPbD", "b, D_all"),
     "L_index = Squeeze(L, zero)",
-    "t = Range(zero_index, T_index, one_index)",
-    "k = Range(zero_index, K_index, one_index)",
-    "first_steps = Mul(k, T)",
-    "t_T1 = Unsqueeze(t, one)",
-    "past = Add(t_T1, first_steps)",
-    "steps_TK = Min(past, L_minus_one)",  # behind the end: any step will do, nothing comes after it
-    "a_TKbD = Gather <axis = 0> (decays, steps_TK)",
-    "x_TKbD = Gather <axis = 0> (added, steps_TK)",
-    "chunks = Concat <axis = 0> (K, b, D_all)",
-    "nothing = ConstantOfShape <value = float[1] {0.0}> (chunks)",
-    "whole = ConstantOfShape <value = float[1] {1.0}> (chunks)",
-    """h_end, p_end, h_TKbD, p_TKbD = Scan <num_scan_inputs = 2, body = step
-    (float[K, b, D] h, float[K, b, D] p, float[K, b, D] at, float[K, b, D] xt)
-    => (float[K, b, D] new, float[K, b, D] left, float[K, b, D] ht, float[K, b, D] pt)
-    {
-        kept = Mul(at, h)
-        new = Add(kept, xt)
-        left = Mul(at, p)
-        ht = Identity(new)
-        pt = Identity(left)
-    }> (nothing, whole, a_TKbD, x_TKbD)""",
-    "states = Concat <axis = 0> (b, D_all)",
-    "start = ConstantOfShape <value = float[1] {0.0}> (states)",
-    """last, entering = Scan <num_scan_inputs = 2, body = carry
-    (float[b, D] c, float[b, D] pk, float[b, D] hk) => (float[b, D] next, float[b, D] before)
-    {
-        before = Identity(c)
-        carried = Mul(pk, c)
-        next = Add(carried, hk)
-    }> (start, p_end, h_end)""",
-    "brought = Mul(p_TKbD, entering)",
-    "all_h = Add(h_TKbD, brought)",
-    "rows = Concat <axis = 0> (minus_one, b, G, R)",
-    "h_rows = Reshape(all_h, rows)",
     "l = Range(zero_index, L_index, one_index)",
-    "chunk = Div(l, T)",
-    "begin = Mul(chunk, T)",
-    "within = Sub(l, begin)",
-    "row = Mul(within, K)",
-    "places = Add(row, chunk)",
-    "h_LbGR = Gather <axis = 0> (h_rows, places)",
+    *chunk_scan.place("l"),
+    "rows = Concat <axis = 0> (minus_one, b, G, R)",
+    "h_rows = Reshape(h_all, rows)",
+    "h_LbGR = Gather <axis = 0> (h_rows, place)",
     "y_LbGR = Mul(h_LbGR, C_LbGN)",
     "y_LbD = Reshape(y_LbGR, flat)",
 ]

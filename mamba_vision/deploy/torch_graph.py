@@ -16,10 +16,12 @@ from onnxscript import values
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from mamba_vision.deploy import ordered_function
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
-from mamba_vision.kernels.ordered_scan.exported import each_token_once
+from mamba_vision.kernels.ordered_scan.exported import OrderWatch, told_of_orders
 
 SCAN = torch.ops.mamba_vision.selective_scan.default
+ORDERED_SCAN = torch.ops.mamba_vision.ordered_scan.default
 CONVOLUTION = torch.ops.mamba_vision.causal_conv1d.default
 
 
@@ -28,7 +30,7 @@ class ExportError(ValueError):
 
 
 def trace(
-    module: nn.Module, inputs: Sequence[Tensor], dynamic: Sequence[Mapping[int, str]], each_once: bool
+    module: nn.Module, inputs: Sequence[Tensor], dynamic: Sequence[Mapping[int, str]], orders: OrderWatch
 ) -> ExportedProgram:
     """torch.export of a module with free sizes.
 
@@ -36,15 +38,14 @@ def trace(
         module: in evaluation mode.
         inputs: that it is traced with; no free size may be 1, which would be taken for a constant.
         dynamic: one an input, axis to name of the sizes that stay free.
-        each_once: whether all its scan orders come to every token exactly once.
+        orders: what a run of the module showed of its scan orders.
 
     Raises:
         ExportError: the module fixes a size that was to be free, or cannot be traced.
     """
     shapes = tuple(dict.fromkeys(axes, Dim.AUTO) for axes in dynamic)
-    once = each_token_once() if each_once else _nothing()
     try:
-        with torch.no_grad(), once, _quietly():
+        with torch.no_grad(), told_of_orders(orders), _quietly():
             program = torch.export.export(module, tuple(inputs), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:
         if any(dynamic):
@@ -69,7 +70,7 @@ def to_onnx(
 
     Free sizes bear the names of `dynamic`.
     """
-    table = {SCAN: _scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
+    table = {SCAN: _scan, ORDERED_SCAN: _ordered_scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
              torch.ops.aten.where.self: _where}  # fmt: skip
     _register_schema()
     try:
@@ -98,11 +99,6 @@ def _check_free(program: ExportedProgram, dynamic: Sequence[Mapping[int, str]]) 
                 raise ExportError(f"the network fixes {name}, to {size}; export with fewer free sizes")
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 def _scan(
     u, delta, A, B, C, D=None, z=None, delta_bias=None, initial_state=None, delta_softplus=False, out_dtype=None,
     keep=False, backend="",
@@ -112,8 +108,16 @@ def _scan(
         raise ExportError("a scan with an initial state has no ONNX node: the node starts from zero")
     if len(B.shape) != 4 or len(C.shape) != 4:
         raise ExportError("a scan with B or C constant over time has no ONNX node: expand them to (b, G, N, L)")
-    y = _node()(u, delta, A, B, C, D, z, delta_bias, delta_softplus=int(delta_softplus))
+    y = _node(OPERATOR)(u, delta, A, B, C, D, z, delta_bias, delta_softplus=int(delta_softplus))
     return y, op.Identity(A), op.Identity(A)
+
+
+def _ordered_scan(x, order, dt, dt_weight, A, B, C, D, dt_bias, *others):
+    """As `exported.as_one_operator` calls it: the options are those of the node."""
+    if len(order.shape) == 2:
+        order = op.Unsqueeze(order, op.Constant(value_ints=[0]))
+    node = _node(ordered_function.OPERATOR)
+    return node(x, order, dt, dt_weight, A, B, C, D, dt_bias), op.Identity(A)
 
 
 def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=False, backend=""):
@@ -139,12 +143,12 @@ def _where(condition, a, b):
     return op.Where(condition, a, b)
 
 
-def _node() -> values.Op:
-    return values.Op(values.Opset(DOMAIN, VERSION), OPERATOR, onnx.defs.get_schema(OPERATOR, VERSION, DOMAIN))
+def _node(name: str) -> values.Op:
+    return values.Op(values.Opset(DOMAIN, VERSION), name, onnx.defs.get_schema(name, VERSION, DOMAIN))
 
 
 def _register_schema() -> None:
-    """Tell onnx of the operator, once a process: the exporter refuses nodes without a schema."""
+    """Tell onnx of the operators, once a process: the exporter refuses nodes without a schema."""
     if onnx.defs.has(OPERATOR, VERSION, DOMAIN):
         return
     kind = onnx.defs.OpSchema
@@ -153,12 +157,21 @@ def _register_schema() -> None:
         kind.FormalParameter(name, "T", param_option=option.Optional if name in OPTIONAL else option.Single)
         for name in INPUTS
     ]
-    schema = kind(
-        OPERATOR, DOMAIN, VERSION, inputs=inputs, outputs=[kind.FormalParameter("y", "T")],
-        type_constraints=[("T", ["tensor(float)"], "")],
-        attributes=[kind.Attribute("delta_softplus", helper.make_attribute("delta_softplus", 0), "")],
+    ordered = [kind.FormalParameter(name, "I" if name == "order" else "T") for name in ordered_function.INPUTS]
+    floats, numbers = ("T", ["tensor(float)"], ""), ("I", ["tensor(int64)"], "")
+    onnx.defs.register_schema(
+        kind(
+            OPERATOR, DOMAIN, VERSION, inputs=inputs, outputs=[kind.FormalParameter("y", "T")],
+            type_constraints=[floats],
+            attributes=[kind.Attribute("delta_softplus", helper.make_attribute("delta_softplus", 0), "")],
+        )
     )  # fmt: skip
-    onnx.defs.register_schema(schema)
+    onnx.defs.register_schema(
+        kind(
+            ordered_function.OPERATOR, DOMAIN, VERSION, inputs=ordered, outputs=[kind.FormalParameter("y", "T")],
+            type_constraints=[floats, numbers],
+        )
+    )  # fmt: skip
 
 
 def _rename_sizes(model: onnx.ModelProto, dynamic: Sequence[Mapping[int, str]]) -> None:

@@ -15,6 +15,7 @@ from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, u
 from mamba_vision.deploy import ModelFile
 from mamba_vision.deploy.torch_graph import ExportError, to_onnx, trace
 from mamba_vision.kernels import ordered_scan, selective_scan
+from mamba_vision.kernels.ordered_scan.exported import OrderWatch
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.scan_orders import Cross
 from mamba_vision.utils.paths import project_folder
@@ -56,8 +57,8 @@ def test_sizes_stay_free_and_scans_are_nodes(tmp_path: Path) -> None:
     report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx")
     assert report.free == ("batch", "height", "width") and report.error < 2e-6 and not report.notes
     model = onnx.load(tmp_path / "m.onnx")
-    assert [f.name for f in model.functions] == ["SelectiveScan"]
-    assert sum(node.op_type == "SelectiveScan" for node in model.graph.node) == 2
+    assert [f.name for f in model.functions] == ["OrderedScan"]
+    assert sum(node.op_type == "OrderedScan" for node in model.graph.node) == 2
     assert not any(node.op_type == "ScatterElements" and node.attribute[-1].s == b"add" for node in model.graph.node)
     assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [
         "batch", 3, "height", "width",
@@ -121,7 +122,7 @@ def test_where_the_size_cannot_stay_free(tmp_path: Path) -> None:
 def test_the_torch_export_program_beneath(tmp_path: Path) -> None:
     """It runs with other sizes where PyTorch and this package are, also from a file."""
     module, sizes = Scans().eval(), [{0: "batch", 2: "height", 3: "width"}]
-    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, each_once=True)
+    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, OrderWatch())
     torch.export.save(program, tmp_path / "scans.pt2")
     x = torch.rand(3, 3, 17, 9)
     with torch.no_grad():
@@ -157,7 +158,7 @@ def test_aot_inductor(tmp_path: Path) -> None:
     """The program compiled ahead of time, with sizes that stay free."""
     module = Scans().eval()
     sizes = [{0: "batch", 2: "height", 3: "width"}]
-    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, each_once=True)
+    program = trace(Tensors(module), [torch.rand(2, 3, 12, 10)], sizes, OrderWatch())
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "scans.pt2"))
     x = torch.rand(3, 3, 17, 9)
     with torch.no_grad():
@@ -172,6 +173,6 @@ def test_what_has_no_node_is_refused() -> None:
             rows = torch.ones(1, 1, 2, u.shape[2])
             return selective_scan(u, u.sigmoid(), A, rows, rows, initial_state=state)
 
-    program = trace(Continued(), [torch.rand(1, 4, 6)], [{}], each_once=False)
+    program = trace(Continued(), [torch.rand(1, 4, 6)], [{}], OrderWatch())
     with pytest.raises(ExportError, match="a scan with an initial state has no ONNX node"):
         to_onnx(program, ["u"], ["y"], [{}], opset=20)
