@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mamba_vision.models.mixers import BidirectionalMamba, Mamba
+from mamba_vision.models.mixers import BidirectionalMamba, Mamba, Mamba2, Mamba2Simple
 from mamba_vision.models.mixers.init import init_step_projection_, inverse_softplus, s4d_real_log
 from mamba_vision.registry import MIXERS
-
 
 CASES = {
     "mamba1_default": Mamba,
