@@ -126,10 +126,13 @@ class FusionSSM(nn.Module):
             known = ", ".join(map(repr, PUBLISHED_TYPES))
             raise ValueError(f"bimamba_type: found {bimamba_type!r}, expected one of {known}")
         plain = bimamba_type in ("none", "v1")
-        return cls(
+        layer = cls(
             d_model, d_state=d_state, expand=expand, norm=use_norm and not plain, divide=if_devide_out and not plain,
             layer_scale=init_layer_scale, **PUBLISHED_TYPES[bimamba_type], **options,
         )  # fmt: skip
+        if plain:
+            layer.published_ignored = ("norm.*",)  # may be in the file, unused
+        return layer
 
     def extra_repr(self) -> str:
         return f"{2 if self.two_inputs else 1} inputs, scan={self.scan.name!r}, d_state={self.d_state}"

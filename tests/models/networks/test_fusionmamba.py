@@ -97,6 +97,12 @@ def test_every_published_type_is_as_described(kind: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
+def test_an_unused_norm_in_a_file_is_passed_over() -> None:
+    norm = {"norm.weight": torch.ones(12), "norm.bias": torch.zeros(12)}
+    layer = FusionSSM.published(6, "v1", use_norm=True)
+    assert load_published(layer, layer.state_dict() | norm).ignored == list(norm)
+
+
 def test_published_types_refuse_nonsense() -> None:
     with pytest.raises(ValueError, match="bimamba_type: found 'v10'"):
         FusionSSM.published(8, "v10")
