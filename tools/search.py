@@ -60,6 +60,7 @@ def main() -> int:
         from mamba_vision.apis.training import TrainOptions
         from mamba_vision.engine import TrainingDivergedError, TrainingInterrupted
         from mamba_vision.engine.hooks.direction_search import CURVES, HEAT_MAP, weights_table
+        from mamba_vision.utils.wording import command, shown
     options = TrainOptions(
         work_dir=args.work_dir,
         resume=args.resume,
@@ -88,8 +89,8 @@ def main() -> int:
         for number, names in enumerate(found.directions):
             print(f"layer {number:2}: {' '.join(names)}")
         for name in (HEAT_MAP, CURVES):
-            print(f"  {found.config.parent / name}")
-        print(f"Next: python tools/train.py {found.config}")
+            print(f"  {shown(found.config.parent / name)}")
+        print(f"Next: {command('tools/train.py', found.config)}")
     return 0
 
 

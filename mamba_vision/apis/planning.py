@@ -5,6 +5,7 @@ planned = plan_dataset("data/demo", "work_dirs/demo")
 print(planned.plan.patch_size, planned.next_command)
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -235,8 +236,10 @@ def _write(planned: Planned) -> list[Path]:
 def _write_config(folder: Path, plan: Plan, text: str, notes: list[str]) -> list[Path]:
     config = folder / "config.py"
     if config.is_file() and config.read_text(encoding="utf-8") != text:
-        config.replace(folder / "config.previous.py")
-        notes.append(f"{config} was there already; the old one is now config.previous.py.")
+        names = (f"config.previous{number or ''}.py" for number in itertools.count())
+        previous = next(folder / name for name in names if not (folder / name).exists())
+        config.replace(previous)
+        notes.append(f"{config} was there already; the old one is now {previous.name}.")
     return [write_text(config, text), plan.save(folder / "plan.json")]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mamba_vision.apis.cascade import prepare_previous
+from mamba_vision.datasets.volume_dataset import split_cases
 from mamba_vision.volumes.cache import build_cache
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.scans import find_scans
@@ -17,11 +18,12 @@ def prepare_volumes(cfg: Config, progress: bool = True) -> None:
     """Prepare every case of the splits that is not prepared yet; nothing for configurations of other data.
 
     Raises:
-        ValueError: a missing plan or splits, cases of the splits that are not among the scans or have no label, a scan
-            that can't be read, or a cascade whose low resolution is not trained.
+        ValueError: a missing plan or splits, a fold that is not in them, cases of the splits that are not among the
+            scans or have no label, a scan that can't be read, or a cascade whose low resolution is not trained.
     """
     if any(not isinstance(cfg.get(name), str) for name in VARIABLES):
         return
+    split_cases(cfg.splits, cfg.get("fold", 0), "val")  # a fold that is not there is told before long work
     plan = Plan.load(cfg.plan)
     wanted = {name for fold in load_splits(cfg.splits) for part in fold.values() for name in part}
     scans = [scan for scan in find_scans(cfg.scans, series=cfg.get("series")) if scan.case in wanted]

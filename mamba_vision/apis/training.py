@@ -34,6 +34,7 @@ from mamba_vision.utils.format_once import install_format_cache
 from mamba_vision.utils.wording import count, shown
 
 _RUNS = itertools.count()
+_NOISE = ('"FileClient"', '"HardDiskBackend"', "Exp name:", "paramwise_options", 'in the "function" registry tree')
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ def build_runner(cfg: Config) -> Runner:
 def _is_news(record: logging.LogRecord) -> bool:
     """All but MMEngine's warnings about its own insides, which no user can heed, and a line for every parameter."""
     text = record.getMessage()
-    return not any(noise in text for noise in ('"FileClient"', '"HardDiskBackend"', "Exp name:", "paramwise_options"))
+    return not any(noise in text for noise in _NOISE)
 
 
 def _copy_plan(cfg: Config, work_dir: Path) -> None:

@@ -66,7 +66,7 @@ class VolumeDataset(Dataset):
         self.pipeline = Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
         self.ignore_index = ignore_index
         self.metainfo = {"classes": tuple(classes), "split": split}
-        names = _cases(splits, fold, split)
+        names = split_cases(splits, fold, split)
         self.cases = self._open(names)
 
     def __len__(self) -> int:
@@ -174,8 +174,17 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
-def _cases(splits: str | Path, fold: int | str, split: str) -> list[str]:
-    """Names of the cases of one part of one fold, sorted."""
+def split_cases(splits: str | Path, fold: int | str, split: str) -> list[str]:
+    """Names of the cases of one part of one fold, sorted.
+
+    Args:
+        splits: splits.json, as tools/plan.py writes it.
+        fold: its number, from 0; or 'all', which has every case in both parts.
+        split: 'train' or 'val'.
+
+    Raises:
+        ValueError: another split, a file that holds no folds, or a fold that it does not hold.
+    """
     if split not in ("train", "val"):
         raise ValueError(f"split: expected 'train' or 'val', found {split!r}")
     path = Path(splits)

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mamba_vision.utils.wording import command
+
 
 def converter_parser(description: str, source: str) -> argparse.ArgumentParser:
     """A parser with the arguments SOURCE, OUT and --copy.
@@ -33,5 +35,5 @@ def run_converter(convert: Callable[[argparse.Namespace], str], args: argparse.N
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {said}\nNext: python tools/plan.py {args.out}")
+    print(f"{args.out}: {said}\nNext: {command('tools/plan.py', args.out)}")
     return 0

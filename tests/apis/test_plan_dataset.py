@@ -48,6 +48,10 @@ def test_a_second_time_keeps_splits_and_an_edited_config(data, tmp_path):
     assert again.splits == mine and load_splits(work / "splits.json") == mine
     assert (work / "config.previous.py").read_text() == "edited = True\n"
     assert any("config.previous.py" in note for note in again.notes)
+    (work / "config.py").write_text("edited = 2\n")
+    plan_dataset(data, work, preset="fast", pictures=0)
+    assert (work / "config.previous.py").read_text() == "edited = True\n"
+    assert (work / "config.previous1.py").read_text() == "edited = 2\n"
     save(data / "imagesTr" / "e_0000.nii.gz", voxels(seed=99))
     save(data / "labelsTr" / "e.nii.gz", labels())
     more = plan_dataset(data, work, preset="fast", pictures=0)

@@ -76,6 +76,7 @@ class ProgressPlotHook(Hook):
         metrics.set_title(f"{self.metric} of the validation cases")
         metrics.set_ylim(0, None if metrics.dataLim.y1 > 1 else 1)  # distances have no upper limit
         for panel in (losses, metrics, rate, seconds):
+            panel.set_xlim(left=0)
             panel.set_xlabel("epoch")
             panel.grid(alpha=0.3)
             if panel.get_legend_handles_labels()[0]:
