@@ -1,7 +1,7 @@
 """Restore pictures: enlarge, denoise, remove JPEG artefacts; one, several or whole folders, of any size.
 
     python tools/restore.py photo.jpg --checkpoint mambairv2_classicSR_x2.pth --out restored
-    python tools/restore.py photos/ --config work_dirs/mambair-tiny_x2_photographs --out restored
+    python tools/restore.py photos/ --config work_dirs/mambair-tiny-x2_photographs --out restored
     python tools/restore.py scan.tif --checkpoint realDN.pth --tile 400
 
 Which published network weights belong to is found out from the weights; weights of your own need --config. 8 and 16

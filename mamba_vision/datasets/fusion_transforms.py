@@ -5,17 +5,18 @@ Images are (H, W, C) float32 in [0, 1]: `first` and `second` of two sensors; or 
 """
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mamba_vision.datasets.restoration_degradations import bicubic_down
 from mamba_vision.datasets.restoration_images import luminance, read_picture
 from mamba_vision.datasets.restoration_transforms import to_tensor
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.structures import FusionDataSample
+from mamba_vision.utils.bicubic import bicubic_down
 
 # Below, transforms draw from NumPy's global generator, which MMEngine seeds in every loading process.
 
@@ -74,31 +75,32 @@ class RandomFusionCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MakeTwoViews(BaseTransform):
-    """Two gray views of the photograph `gt`, each blurred and darkened where the other is not: what the one sensor
-    misses, the other sees. A stand-in for images by two sensors, with a known truth.
+    """Two gray views of the photograph `gt`, each out of focus where the other is sharp. A stand-in for images by two
+    sensors, with a known truth.
+
+    Nothing is darkened, so that the brighter pixel is as often the worse one: where damage goes with darkness, the
+    maximum of both views is nearly the truth, and shows nothing about a network.
 
     Args:
         blur: range of the Gaussian's width in pixels.
-        darken: range of the factor on the brightness.
         grain: width in pixels of the noise whose sign divides the image.
-        seed: the same draws for every image, for validation; None: new ones.
+        seed: the same draws for an image of one name, whenever it comes, for validation; None: new ones.
     """
 
-    def __init__(
-        self, blur: Sequence[float] = (1.5, 3.0), darken: Sequence[float] = (0.6, 0.9), grain: float = 8.0,
-        seed: int | None = None,
-    ) -> None:  # fmt: skip
-        self.blur, self.darken, self.grain, self.seed = tuple(blur), tuple(darken), grain, seed
+    def __init__(self, blur: Sequence[float] = (1.5, 3.0), grain: float = 8.0, seed: int | None = None) -> None:
+        self.blur, self.grain, self.seed = tuple(blur), grain, seed
 
     def transform(self, results: dict) -> dict:
-        rng = np.random.RandomState(np.random.randint(2**31) if self.seed is None else self.seed)
+        own = [np.random.randint(2**31)] if self.seed is None else [self.seed, crc32(results.get("name", "").encode())]
+        rng = np.random.RandomState(own)
         truth = np.ascontiguousarray(luminance(results["gt"])[..., 0])
         noise = cv2.GaussianBlur(rng.normal(size=truth.shape).astype(np.float32), (0, 0), self.grain)
         share = 1 / (1 + np.exp(-10 * noise / noise.std()))  # a short slope, so that the border is not an edge
         results["gt"] = truth[..., None]
         for key, spoiled in (("first", share), ("second", 1 - share)):
-            worse = cv2.GaussianBlur(truth, (0, 0), rng.uniform(*self.blur)) * rng.uniform(*self.darken)
-            results[key] = ((1 - spoiled) * truth + spoiled * worse)[..., None].astype(np.float32)
+            worse = cv2.GaussianBlur(truth, (0, 0), rng.uniform(*self.blur))
+            view = (1 - spoiled) * truth + spoiled * worse
+            results[key] = np.clip(view, 0, 1)[..., None].astype(np.float32)  # sums of ones may be a little more
         return results
 
 

@@ -1,33 +1,15 @@
-"""How images are made worse, so that pairs need not be stored: MATLAB's bicubic, noise, JPEG, and what cameras do.
+"""How images are made worse, so that pairs need not be stored: noise, JPEG, and what cameras do.
 
-Images are (H, W, C) float32 in [0, 1], RGB or gray.
+Images are (H, W, C) float32 in [0, 1], RGB or gray. How data sets make them smaller is in `mamba_vision.utils.bicubic`.
 """
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 
 def to_levels(image: np.ndarray) -> np.ndarray:
     """Clipped and rounded as an 8-bit file would hold it, still float32 in [0, 1]."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.float32) / 255
-
-
-def bicubic_down(image: np.ndarray, scale: int) -> np.ndarray:
-    """The image `scale` times smaller by MATLAB's imresize (bicubic with antialiasing, a = -0.5, mirrored borders).
-
-    Raises:
-        ValueError: `scale` does not divide the sides.
-    """
-    if image.shape[0] % scale or image.shape[1] % scale:
-        raise ValueError(f"image: sides {image.shape[:2]} are no multiples of the scale {scale}")
-    margin = 4  # pixels of the result: more than half of the filter's support
-    padding = ((margin * scale, margin * scale),) * 2 + ((0, 0),)
-    # PyTorch's filter is MATLAB's, but it ends at the border: the border is moved out of its reach.
-    x = torch.from_numpy(np.pad(image, padding, mode="symmetric")).permute(2, 0, 1)[None].double()
-    x = F.interpolate(x, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
-    return x[0, :, margin:-margin, margin:-margin].permute(1, 2, 0).float().numpy()
 
 
 def gaussian_noise(image: np.ndarray, sigma: float, rng: np.random.RandomState | None = None) -> np.ndarray:

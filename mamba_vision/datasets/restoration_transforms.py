@@ -13,6 +13,7 @@ from mamba_vision.datasets import restoration_degradations as degradations
 from mamba_vision.datasets.restoration_images import luminance, read_picture
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.structures import RestorationDataSample
+from mamba_vision.utils.bicubic import bicubic_down
 
 # Below, transforms draw from NumPy's global generator, which MMEngine seeds in every loading process.
 
@@ -137,7 +138,7 @@ class MakeBicubic(BaseTransform):
     """The degraded image by MATLAB's bicubic downsampling, in 256 levels."""
 
     def transform(self, results: dict) -> dict:
-        small = degradations.bicubic_down(np.ascontiguousarray(results["gt"]), results["scale"])
+        small = bicubic_down(np.ascontiguousarray(results["gt"]), results["scale"])
         results["lq"] = degradations.to_levels(small)
         return results
 

@@ -6,11 +6,10 @@ does (D_s, Alparone et al., 2008). Images are (bands, H, W) of raw counts, compu
 """
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy import ndimage
 
 from mamba_vision.evaluation.fusion_sharpening_scores import BLOCK, hypercomplex_quality, universal_quality
+from mamba_vision.utils.bicubic import bicubic_down
 
 Array = np.ndarray
 # Gain of each sensor's bands at the Nyquist frequency of its multispectral pixels; one number: all bands.
@@ -62,9 +61,7 @@ def spatial_distortion(fused: Array, enlarged: Array, guide: Array, scale: int =
         )
     if any(side % scale for side in guide.shape):
         raise ValueError(f"guide: found {guide.shape} pixels, expected multiples of the scale {scale}")
-    size = [side // scale for side in guide.shape]
-    small = F.interpolate(torch.from_numpy(guide)[None, None], size=size, mode="bicubic", antialias=True)[0].numpy()
-    blurred = enlarge(small, scale)[0]
+    blurred = enlarge(bicubic_down(guide[..., None], scale).transpose(2, 0, 1), scale)[0]
     change = [abs(_block_quality(f, guide) - _block_quality(e, blurred)) for f, e in zip(fused, enlarged)]
     return float(np.mean(change))
 

@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -185,13 +186,15 @@ def test_pair_errors(tmp_path: Path) -> None:
 
 def test_two_views_hold_the_truth_between_them() -> None:
     photograph = np.random.rand(64, 80, 3).astype(np.float32)
-    made = build(type="MakeTwoViews", seed=3)({"gt": photograph})
-    again = build(type="MakeTwoViews", seed=3)({"gt": photograph})
+    made, again, other = (build(type="MakeTwoViews", seed=3)({"gt": photograph, "name": name}) for name in "aab")
     truth = luminance(photograph)
     np.testing.assert_array_equal(made["first"], again["first"])
+    assert (made["first"] != other["first"]).any(), "every image is divided in another way"
     np.testing.assert_allclose(made["gt"], truth)
     errors = np.stack([np.abs(made[key] - truth) for key in ("first", "second")])
     assert errors.min(0).mean() < 0.2 * errors.max(0).mean() and (errors.mean((1, 2, 3)) > 0.02).all()
+    brighter = np.maximum(made["first"], made["second"])
+    assert np.abs(brighter - truth).mean() > 0.3 * errors.max(0).mean(), "taking the brighter pixel must not do"
 
 
 def test_guided_pairs_follow_walds_protocol() -> None:
@@ -202,9 +205,44 @@ def test_guided_pairs_follow_walds_protocol() -> None:
     assert build(type="MakeGuidedPair")({"gt": np.zeros((8, 8, 5)), "scale": 2})["pan"].shape == (8, 8, 1)
 
 
-def test_layouts_are_complete() -> None:
-    assert {"wv3", "qb", "gf2", "pavia", "botswana", "wdc", "cave"} == set(fusion_sharpening.LAYOUTS)
-    assert {"msrs", "tno", "roadscene", "harvard_ct", "harvard_pet", "harvard_spect"} <= set(fusion_pairs.LAYOUTS)
-    assert fusion_pairs.LAYOUTS["mambadfuse_pet_mri"]["train"] == (
+SHARPENED = {"wv3": (8, 1, 2047), "qb": (4, 1, 2047), "gf2": (4, 1, 1023), "cave": (31, 3, 1),
+             "pavia": (102, 1, 1), "botswana": (145, 1, 1), "wdc": (191, 1, 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(fusion_sharpening.LAYOUTS))
+def test_every_sharpening_layout(tmp_path: Path, name: str) -> None:
+    """Bands, channels of the guide and counts, by the data sets' descriptions."""
+    bands, guides, peak = SHARPENED[name]
+    for kind in ("train_{}", "valid_{}", "test_{}_multiExm1", "test_{}_OrigScale_multiExm1"):
+        changed = {"ms": np.full((1, bands, 16, 8), peak)} | ({"gt": None} if "Orig" in kind else {})
+        write_h5(tmp_path / f"{kind.format(name)}.h5", bands, 1, peak, guides, **changed)
+    pipeline = [dict(type="mamba_vision.PackSharpening")]
+    data = SharpeningDataset(name, ["train", "valid", "reduced", "full"], tmp_path, pipeline=pipeline)
+    packed = [data[i] for i in range(len(data))]
+    assert [one["data_samples"].dataset for one in packed] == [
+        f"{name}_{split}" for split in ("train", "valid", "reduced", "full")
+    ]
+    assert all(one["inputs"]["ms"].shape == (bands, 16, 8) and (one["inputs"]["ms"] == 1).all() for one in packed)
+    assert all(one["inputs"]["pan"].shape == (guides, 64, 32) for one in packed)
+
+
+@pytest.mark.parametrize("name", sorted(fusion_pairs.LAYOUTS))
+def test_every_layout_of_pairs(tmp_path: Path, name: str) -> None:
+    for split, folders in fusion_pairs.LAYOUTS[name].items():
+        for folder, channels in zip(folders, (1, 3)):
+            (tmp_path / folder).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / folder / "a.png"), np.full((24, 32, channels), 99, np.uint8))
+        pipeline = [dict(type=f"mamba_vision.{step}") for step in ("LoadFusionPair", "PackFusionPair")]
+        (packed,) = FusionPairs(name, split, tmp_path, pipeline=pipeline)
+        assert packed["inputs"]["second"].shape == (1, 24, 32) and packed["data_samples"].dataset == name
+
+
+def test_where_the_pairs_lie() -> None:
+    found = fusion_pairs.LAYOUTS
+    assert found["msrs"]["test"] == ("MSRS/test/ir", "MSRS/test/vi")
+    assert found["harvard_spect"]["train"] == ("Harvard/SPECT-MRI/train/MRI", "Harvard/SPECT-MRI/train/SPECT")
+    assert found["mambadfuse_vif"]["test"] == ("Dataset/testsets/VIR/IR", "Dataset/testsets/VIR/VI_Y")
+    assert found["mambadfuse_pet_mri"]["train"] == (
         "Dataset/trainsets/PET-MRI/MRI", "Dataset/trainsets/PET-MRI/PET_Y",
     )  # fmt: skip
+    assert {"tno", "roadscene", "m3fd"} <= set(found)
