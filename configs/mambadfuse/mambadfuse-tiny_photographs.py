@@ -1,5 +1,5 @@
-# MambaDFuse on two made-up views of scikit-learn's photographs, each out of focus where the other is sharp: a quarter of
-# an hour on a CPU, minutes on a GPU. Not two sensors, but the truth is known.
+# MambaDFuse on two made-up views of scikit-learn's photographs, each out of focus where the other is sharp; minutes on
+# a GPU, a quarter of an hour on a CPU. Not two sensors, but the truth is known.
 _base_ = ["../_base_/restoration/runtime.py", "../_base_/restoration/photographs.py"]
 train_pipeline = [
     dict(type="LoadImagePair"),
