@@ -6,11 +6,15 @@
 
     python tools/segment.py work_dirs/liver scans/ --folds 0 1 2 3 4 --device cuda:0,cuda:1 --out predictions
     python tools/segment.py work_dirs/liver scans/ --ensemble work_dirs/liver_2d --format dicom-seg --out predictions
+    python tools/segment.py liver.onnx scans/ --out predictions
     python tools/segment.py work_dirs/promamba frame.png --box 40,30,200,180 --points 120,90,1 --out masks
 
 A case of several channels is files CASE_0000.nii.gz, CASE_0001.nii.gz ..., or what --channels lists. For each case the
 labels (in the grid of the scan) and a picture are written, and for all of them statistics.csv, statistics.json and
 run.json. A scan that fails is listed at the end and the others go on; the exit status is then 1.
+
+An exported model (tools/export_onnx.py) takes the place of a work folder; ONNX Runtime predicts, and its precision and
+folds are those of the export. The file of a cascade finds its first one beside it, MODEL_lowres.onnx.
 
 Promptable models take pictures, and of the options below --box, --points, --prompts, --checkpoint, --recursive,
 --device, --amp, --statistics, --preview, --probabilities and --resume. They write masks/*.png, overlays/*.png and
@@ -46,6 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
     parser.add_argument("--series", help="UID, number or description, where a DICOM folder holds several series")
     models = parser.add_argument_group("models")
+    models.add_argument("--onnx", type=Path, metavar="MODEL.onnx",
+                        help="the exported model; a work folder in front of the scans then only gives its "
+                             "postprocessing.json")  # fmt: skip
     models.add_argument("--checkpoint", type=Path, help="weights; default: the best in the work folder, else the last")
     models.add_argument("--folds", nargs="+", default=[], metavar="N",
                         help="average the logits of these folds (work folder/fold_N); default: the work folder's own "
@@ -80,6 +87,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help="volumes, places and intensities of the labels")  # fmt: skip
     parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="a picture a case")
     parser.add_argument("--probabilities", action="store_true", help="also write the probability of every class")
+    parser.add_argument("--uncertainty", action="store_true",
+                        help="also write how undecided each voxel is, 0 to 1: the entropy of the probabilities")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="skip cases that are finished")
     prompts = parser.add_argument_group("pictures, promptable models")
     prompts.add_argument("--box", type=_box, action="append", default=[], metavar="X0,Y0,X1,Y1",
@@ -92,13 +101,50 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.for_scans = [name for name, value in vars(args).items()
                       if name not in FOR_PICTURES and value != parser.get_default(name)]  # fmt: skip
+    if args.onnx is not None:
+        _put_onnx_first(args, parser)
     if not args.scans and not args.channels:
         parser.error("nothing to segment: name scans, or the --channels of one")
     if args.checkpoint and (args.folds or args.ensemble):
         parser.error("--checkpoint is for a single model: not with --folds or --ensemble")
     args.surfaces = SURFACES if args.surface == [] else tuple(args.surface or ())
+    _check_onnx(args, parser)
     args.devices = [name.strip() for name in args.device.split(",")] if args.device else [None]
     return args
+
+
+def _put_onnx_first(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """The file named by --onnx is the model; what stands in its place is a scan, or the work folder it came from."""
+    if args.onnx.suffix != ".onnx":
+        parser.error(f"argument --onnx: expected a file that ends in .onnx, found {args.onnx}")
+    place, args.model = args.model, args.onnx
+    if not (place.suffix == ".py" or (place / "plan.json").is_file()):
+        args.scans.insert(0, place)
+    elif args.postprocessing == "auto":
+        steps = (place if place.is_dir() else place.parent) / "postprocessing.json"
+        args.postprocessing = str(steps) if steps.is_file() else "auto"
+
+
+def _check_onnx(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Options that an exported model has no use for are refused; it runs on the CPU unless a device is named."""
+    if not any(model.suffix == ".onnx" for model in (args.model, *args.ensemble)):
+        return
+    args.device = args.device or "cpu"
+    if args.model.suffix != ".onnx":
+        return
+    for option, value, cure in (
+        ("--checkpoint", args.checkpoint, "it has its weights inside"),
+        ("--folds", args.folds, "export them: tools/export_onnx.py WORK_DIR --folds ..."),
+        ("--amp", args.amp, "choose the precision at export: tools/export_onnx.py --fp16"),
+        (
+            "--box, --points, --prompts",
+            args.box or args.points or args.prompts,
+            "use python -m mamba_vision.deploy prompt",
+        ),
+        ("--buffer gpu", args.buffer == "gpu", "ONNX Runtime gives its results in main memory"),
+    ):
+        if value:
+            parser.error(f"argument {option}: not with an exported model, {cure}")
 
 
 def _checked(name: str, convert, accept):
@@ -147,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
 
     with quiet_imports():
         from mamba_vision.apis.prompt_kind import names_promptable
-    if args.box or args.points or args.prompts or names_promptable(args.model):
+    prompted = args.box or args.points or args.prompts
+    if prompted or (args.model.suffix != ".onnx" and names_promptable(args.model)):
         if args.for_scans:
             print(f"error: {', '.join(args.for_scans)}: for scans, not for pictures and prompts", file=sys.stderr)
             return 2
@@ -174,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
             tta=args.tta, overlap=args.overlap, max_memory=args.max_memory, amp=args.amp, labels=args.labels,
             probabilities=args.probabilities, batch_size=args.batch_size, buffer=args.buffer,
             postprocessing=args.postprocessing, keep_largest=args.keep_largest, formats=tuple(args.formats),
-            surfaces=args.surfaces, statistics=args.statistics, preview=args.preview, resume=args.resume,
+            surfaces=args.surfaces, uncertainty=args.uncertainty, statistics=args.statistics, preview=args.preview, resume=args.resume,
         )  # fmt: skip
         source = EnsembleSource((args.model, *args.ensemble), tuple(args.folds), args.checkpoint)
         devices = [choose_device(name) for name in args.devices]

@@ -1,6 +1,7 @@
 """The model that a configuration or a name means, as it is exported: weights loaded strictly, metadata gathered."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,30 +15,32 @@ from mamba_vision.apis.model_weights import classes_in
 from mamba_vision.apis.onnx_tasks import (
     Exportable,
     classifier,
+    config_seal,
     fuser,
     picture_network,
     prompted,
     restorer,
     segmentor,
     sharpener,
-    volume_network,
-    volume_segmentor,
 )
-from mamba_vision.apis.volume_inference import mirror_axes
-from mamba_vision.apis.volume_model import init_volume_model
+from mamba_vision.apis.onnx_volumes import volume_network, volume_segmentor
+from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.deploy.torch_graph import ExportError
 
 _IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "rgb": True, "steps": []}
 
 
-def load_exportable(model: str | Path, checkpoint: str | Path | None = None) -> Exportable:
+def load_exportable(
+    model: str | Path, checkpoint: str | Path | None = None, folds: Sequence[str | int] = ()
+) -> Exportable:
     """What to export for a model.
 
     Args:
         model: a configuration, the work folder of a segmentation of scans, or a name of `mamba_vision.list_models()`.
         checkpoint: weights, read weights-only and loaded strictly; a work folder has its own. None: as initialized,
             which is of use to measure speed alone.
+        folds: of a work folder, whose logits are averaged; default: its own checkpoint, or all its folds.
 
     Raises:
         FileNotFoundError, ValueError: a configuration, name or checkpoint that does not exist.
@@ -45,20 +48,21 @@ def load_exportable(model: str | Path, checkpoint: str | Path | None = None) -> 
         ExportError: a model of a kind that is not exported.
     """
     path = Path(model)
-    if path.is_dir() or path.suffix in (".py", ".json", ".yaml", ".yml"):
-        found = _from_folder(path, checkpoint) if path.is_dir() else _from_config(load_config(path), path, checkpoint)
-        found.metadata["name"] = path.stem
+    if path.is_dir():
+        found = volume_segmentor(init_volume_ensemble(path, folds, checkpoint, "cpu"))
+        found.metadata["name"] = path.resolve().name
+    elif folds:
+        raise ExportError(f"folds: {model} is no work folder, so that it has none")
+    elif path.suffix in (".py", ".json", ".yaml", ".yml"):
+        cfg = load_config(path)
+        found = _from_config(cfg, path, checkpoint)
+        found.metadata.update(name=path.stem, training_config=config_seal(cfg))
     else:
         variant = find_variant(str(model))
         found = _from_variant(variant, checkpoint)
         found.metadata["name"] = variant.name
     found.module.eval()
     return found
-
-
-def _from_folder(folder: Path, checkpoint: str | Path | None) -> Exportable:
-    model = init_volume_model(folder, checkpoint, "cpu")
-    return volume_segmentor(model, mirror_axes(model))
 
 
 def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Exportable:
@@ -68,8 +72,7 @@ def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Expo
     if kind == "VolumeSegmentor":
         if checkpoint is None:
             raise ExportError(f"{path}: a model for scans is exported with its checkpoint; name it, or its work folder")
-        model = init_volume_model(path, checkpoint, "cpu")
-        return volume_segmentor(model, mirror_axes(model))
+        return volume_segmentor(init_volume_ensemble(path, (), checkpoint, "cpu"))
     model = build_from_config(cfg)
     content = _fill(model, checkpoint)
     if hasattr(model, "decode_head"):
@@ -80,7 +83,7 @@ def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Expo
         found = _of_network(model.network, getattr(model, "tiling", None), getattr(model, "peak", 1.0))
         if found is not None:
             return found
-    raise ExportError(f"{path}: models of type {kind} are not exported")
+    raise _refusal(path, getattr(model, "network", model))
 
 
 def _from_variant(variant: Variant, checkpoint: str | Path | None) -> Exportable:
@@ -99,7 +102,17 @@ def _from_variant(variant: Variant, checkpoint: str | Path | None) -> Exportable
     if hasattr(network, "num_classes") and "times" not in inspect.signature(network.forward).parameters:
         flat = getattr(network, "spatial_dims", 3) == 2
         return picture_network(network) if flat else volume_network(network, published_size(variant, network))
-    raise ExportError(f"{variant.name}: models of type {type(network).__name__} are not exported")
+    raise _refusal(variant.name, network)
+
+
+def _refusal(name: object, network: nn.Module) -> ExportError:
+    kind = f"{name}: models of type {type(network).__name__} are not exported"
+    if "times" in inspect.signature(network.forward).parameters:
+        kind += (
+            ": a generator makes pictures in many steps, of which a file would hold one, without the sampler and the "
+            "decoder around it; use tools/sample.py"
+        )
+    return ExportError(kind)
 
 
 def _of_network(network: nn.Module, tiling, peak: float) -> Exportable | None:

@@ -4,14 +4,18 @@ A task model (classifier, segmentor, restorer ...) is reduced to what maps tenso
 from resizing pictures to names of classes, goes into the metadata, which mamba_vision.deploy reads.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from mamba_vision.apis.example_inputs import first_convolution, usual_size
@@ -52,6 +56,7 @@ class Exportable:
         free: whether that size may be left free.
         metadata: for mamba_vision.deploy; has `task`.
         why_fixed: why the size is fixed, where it is.
+        lowres: the network that goes first in a cascade, of which this is the second; it gets a file of its own.
     """
 
     module: nn.Module
@@ -61,6 +66,7 @@ class Exportable:
     metadata: dict[str, Any]
     free: bool = True
     why_fixed: str = ""
+    lowres: "Exportable | None" = None
 
 
 class Tensors(nn.Module):
@@ -73,6 +79,13 @@ class Tensors(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         out = self.model(*inputs) if self.call is None else self.call(self.model, *inputs)
         return out[0] if isinstance(out, (list, tuple)) else out
+
+
+def config_seal(cfg: Config) -> dict[str, str | None]:
+    """Name and SHA-256 of a configuration, as merged from all its files."""
+    content = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    name = Path(cfg.filename).name if cfg.filename else None
+    return {"file": name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -110,7 +123,7 @@ def picture_network(network: nn.Module) -> Exportable:
     metadata = {"task": "segmentation", "labels": None, "preprocess": {"mean": None, "rgb": True, "steps": []}}
     size = tuple(getattr(network, "patch_size", None) or usual_size(network))
     image = _image(network, metadata["preprocess"])
-    return _maybe_fixed(network, Exportable(Tensors(_finest(network)), (image,), "logits", size, metadata))
+    return maybe_fixed(network, Exportable(Tensors(finest(network)), (image,), "logits", size, metadata))
 
 
 def _segment(model: nn.Module, image: Tensor) -> Tensor:
@@ -121,7 +134,7 @@ def _segment(model: nn.Module, image: Tensor) -> Tensor:
 def _image(model: nn.Module, preprocess: Mapping[str, Any]) -> Input:
     channels = first_convolution(model).in_channels
     if preprocess["mean"] is None:
-        return Input("image", lambda size: (channels, *size), {0: "batch", 2: "height", 3: "width"}, _z_scores)
+        return Input("image", lambda size: (channels, *size), {0: "batch", 2: "height", 3: "width"}, z_scores)
     mean, std = (np.array(preprocess[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
 
     def values(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -197,54 +210,15 @@ def _make_pools_exportable(model: nn.Module) -> None:
                 setattr(module, name, FreePool((bins, bins) if isinstance(bins, int) else tuple(bins)))
 
 
-# ---- volumes ---------------------------------------------------------------------------------------------------------
-def volume_segmentor(model: nn.Module, mirror_axes: Sequence[int]) -> Exportable:
-    """A VolumeSegmentor with its plan: the graph sees one window of a prepared volume, one slice thick for slices.
-
-    Raises:
-        ExportError: the second network of a cascade.
-    """
-    plan = dict(model.plan)
-    if plan.get("configuration") == "3d_cascade_fullres":
-        raise ExportError("a cascade needs what another network finds first; export 3d_fullres or 3d_lowres")
-    exportable = volume_network(model.network, tuple(plan["patch_size"]))
-    if model.slicewise:
-        (volume,) = exportable.inputs
-        free = {axis: name for axis, name in volume.free.items() if axis != 2}
-        exportable = replace(exportable, module=Slices(exportable.module), inputs=(replace(volume, free=free),))
-    exportable.metadata.update(plan=plan, labels=list(plan["labels"]), mirror_axes=list(mirror_axes))
-    return exportable
-
-
-class Slices(nn.Module):
-    """A network of pictures on windows of one slice: (B, C, 1, H, W) to (B, K, 1, H, W)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> Tensor:  # as Tensors has it, which the exporter's shapes are written for
-        (windows,) = inputs
-        return self.network(windows.squeeze(2)).unsqueeze(2)
-
-
-def volume_network(network: nn.Module, size: tuple[int, ...]) -> Exportable:
-    """A 3-D segmentation network alone: it has no plan, so it takes windows, and not scans."""
-    metadata = {"task": "volume_segmentation", "labels": None, "plan": None, "mirror_axes": []}
-    channels = first_convolution(network).in_channels
-    free = {0: "batch", 2: "depth", 3: "height", 4: "width"}
-    volume = Input("volume", lambda sides: (channels, *sides), free, _z_scores)
-    return _maybe_fixed(network, Exportable(Tensors(_finest(network)), (volume,), "logits", size, metadata))
-
-
-def _finest(network: nn.Module) -> nn.Module:
+def finest(network: nn.Module) -> nn.Module:
     """Without the outputs that only training has a use for."""
     if getattr(network, "deep_supervision", False):
         network.deep_supervision = False
     return network
 
 
-def _maybe_fixed(network: nn.Module, exportable: Exportable) -> Exportable:
+def maybe_fixed(network: nn.Module, exportable: Exportable) -> Exportable:
+    """With its size fixed, where the network's weights are for one size."""
     if not getattr(network, "fixed_size", False):
         return exportable
     why = "the network's deepest stages have channels as tokens, so that its weights fit this patch only"
@@ -333,7 +307,8 @@ def unit_picture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray
     return np.clip(0.8 * smooth + 0.2 * rng.uniform(size=shape), 0, 1).astype(np.float32)
 
 
-def _z_scores(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def z_scores(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Something like normalized intensities: a random walk with noise on it."""
     smooth = rng.standard_normal(shape).cumsum(-1) / np.sqrt(shape[-1])
     return (smooth + 0.5 * rng.standard_normal(shape)).astype(np.float32)
 

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mamba_vision.apis.volume_model import choose_device, find_checkpoint, init_volume_model
-from mamba_vision.volumes.components import POSTPROCESSING_FILE
+from mamba_vision.volumes.components import POSTPROCESSING_FILE, KeepLargest, load_steps
 from mamba_vision.volumes.planning import Plan
 
 
@@ -84,6 +84,13 @@ class VolumeEnsemble:
             return None
         found = self.folder / POSTPROCESSING_FILE
         return found if found.is_file() else None
+
+    @property
+    def usual_steps(self) -> tuple[KeepLargest, ...]:
+        """What that clean-up does; an exported model has it inside."""
+        if len(self.models) == 1 and hasattr(self.first, "built_in_steps"):
+            return self.first.built_in_steps
+        return load_steps(self.postprocessing, self.labels) if self.postprocessing is not None else ()
 
     def describe(self) -> str:
         """Its checkpoints in few words."""

@@ -25,7 +25,12 @@ from mamba_vision.utils.scratch_array import choose_scratch
 from mamba_vision.volumes.components import KeepLargest, apply_steps, load_steps, steps_as_json
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.preprocess import Case, prepare_labels, preprocess
-from mamba_vision.volumes.restore import labels_from_probabilities, restore_labels, restore_probabilities
+from mamba_vision.volumes.restore import (
+    labels_from_probabilities,
+    restore_labels,
+    restore_probabilities,
+    voxel_uncertainty,
+)
 from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.volume import Volume, stem
 
@@ -49,6 +54,7 @@ class InferenceOptions:
     buffer: str = "auto"
     postprocessing: str = "auto"
     keep_largest: tuple[str, ...] | None = None
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("tta", TTA), ("buffer", BUFFERS)):
@@ -85,6 +91,7 @@ def inference_volume(
     buffer: str = "auto",
     postprocessing: str | Path = "auto",
     keep_largest: Sequence[str] | None = None,
+    uncertainty: bool = False,
     scratch: str | Path | None = None,
     progress: Progress | None = None,
 ) -> VolumeResult:
@@ -111,6 +118,7 @@ def inference_volume(
         postprocessing: 'auto' applies the postprocessing.json of the work folder if there is one, 'none' nothing; or
             such a file.
         keep_largest: of each of these labels (of every one, if the list is empty) only the largest piece stays.
+        uncertainty: also tell how undecided each voxel is, see volumes.restore.voxel_uncertainty.
         scratch: folder of the temporary file, should the logits not fit into memory.
         progress: called with a stage ('read', 'prepare', 'predict', 'restore'), steps done and steps in all.
 
@@ -120,7 +128,17 @@ def inference_volume(
     """
     ensemble = as_ensemble(model)
     options = InferenceOptions(
-        tta, overlap, max_memory, amp, labels, probabilities, batch_size, buffer, postprocessing, keep_largest
+        tta,
+        overlap,
+        max_memory,
+        amp,
+        labels,
+        probabilities,
+        batch_size,
+        buffer,
+        postprocessing,
+        keep_largest,
+        uncertainty,
     )
     choose_labels(ensemble.labels, options.labels)
     choose_steps(ensemble, options)
@@ -158,7 +176,7 @@ def segment_prepared(
     axes = [mirror_axes(model) if options.tta == "flips" else () for model in ensemble.models]
     slab_memory = min(options.max_memory or _SLAB_MEMORY, _SLAB_MEMORY)
     several, mask, room, windows = len(plans) > 1, None, None, 0
-    if several or options.probabilities:
+    if several or options.probabilities or options.uncertainty:
         shape = (plans[0].num_outputs, *volume.shape)
         room = LogitsStore(shape, choose_scratch(shape, options.max_memory, scratch))
 
@@ -201,6 +219,7 @@ def segment_prepared(
         mask = labels_from_probabilities(
             room.array, plans[0], len(plans), slab_memory, lambda *_: room.release(volume.shape[0])
         )
+    undecided = voxel_uncertainty(room.array, plans[0], slab_memory) if options.uncertainty else None
     apply_steps(mask, steps)
     if len(kept) < len(ensemble.labels):
         for plane in mask:
@@ -214,7 +233,7 @@ def segment_prepared(
     }  # fmt: skip
     return VolumeResult(
         mask, volume.affine, kept, volume, prepared.name, list(plans[0].channels), info,
-        room.array if options.probabilities else None, _window(plans[0]),
+        room.array if options.probabilities else None, _window(plans[0]), undecided,
     )  # fmt: skip
 
 
@@ -224,7 +243,9 @@ def _with_low_resolution(
     """The case with what the low resolution finds in the scan, as the second network of a cascade was trained."""
     ensemble = low_resolution(model)
     scan = PreparedScan(prepared.volume, prepared.name, preprocess(prepared.volume, ensemble.plans[0]))
-    plain = replace(options, labels=None, probabilities=False, postprocessing="none", keep_largest=None)
+    plain = replace(
+        options, labels=None, probabilities=False, uncertainty=False, postprocessing="none", keep_largest=None
+    )
     found = segment_prepared(ensemble, scan, plain, scratch).mask
     classes = prepare_labels(found, case.geometry, plan)
     return replace(case, image=add_previous(case.image, classes, plan.num_classes))
@@ -251,9 +272,10 @@ def choose_steps(ensemble: VolumeEnsemble, options: InferenceOptions) -> tuple[K
         ValueError: a file that is none or for other labels, or an unknown name.
     """
     steps: tuple[KeepLargest, ...] = ()
-    if options.postprocessing != "none":
-        file = ensemble.postprocessing if options.postprocessing == "auto" else Path(options.postprocessing)
-        steps = load_steps(file, ensemble.labels) if file is not None else ()
+    if options.postprocessing == "auto":
+        steps = ensemble.usual_steps
+    elif options.postprocessing != "none":
+        steps = load_steps(Path(options.postprocessing), ensemble.labels)
     if options.keep_largest is not None:
         foreground = {name: value for name, value in ensemble.labels.items() if value}
         names = options.keep_largest or tuple(foreground)

@@ -27,7 +27,7 @@ def init_volume_model(
 
     Args:
         config_or_workdir: the work folder that tools/plan.py made and tools/train.py trained in (config.py, plan.json
-            and checkpoints; it may have been moved), or a configuration.
+            and checkpoints; it may have been moved), a configuration, or a file that tools/export_onnx.py wrote.
         checkpoint: weights; of a work folder by default the best, else the last. Read weights-only, loaded strictly.
         device: 'cpu', 'cuda', 'cuda:1' ...; a GPU by default if there is one.
 
@@ -40,6 +40,12 @@ def init_volume_model(
         ValueError: a device that is not there, or a model that is not for volumes.
         CheckpointError: the checkpoint is damaged, refused, or belongs to another network.
     """
+    if is_onnx(config_or_workdir):
+        from mamba_vision.apis.onnx_volume_model import init_onnx_volume_model  # ONNX Runtime is an extra
+
+        if checkpoint is not None:
+            raise ValueError(f"checkpoint: {config_or_workdir} has its weights inside, expected none beside it")
+        return init_onnx_volume_model(config_or_workdir, device)
     device = choose_device(device)
     with quiet_imports():
         folder, cfg = _configuration(config_or_workdir)
@@ -61,6 +67,11 @@ def init_volume_model(
         raise CheckpointError(f"{weights}: {error}") from error
     model.cfg, model.checkpoint, model.trained_fold = cfg, weights, _trained_fold(content)
     return model.to(device).eval()
+
+
+def is_onnx(source: str | Path | Config) -> bool:
+    """Whether this is an exported model."""
+    return not isinstance(source, Config) and Path(source).suffix == ".onnx"
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -4,23 +4,12 @@ A model file is data. Opening one runs nothing but ONNX Runtime's own operators:
 where the user says, never from where a file says, and a file that refers to other files is refused.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mamba_vision.deploy.metadata import VERBS, ModelFileError, check_seal, read_info
 from mamba_vision.deploy.proto import BrokenFileError, check_bytes
-
-KEY = "mamba_vision"  # of our metadata
-TASKS = (
-    "classification", "segmentation", "volume_segmentation", "restoration", "fusion", "sharpening", "promptable",
-)  # fmt: skip
-
-
-class ModelFileError(ValueError):
-    """A model file that cannot be used; the message names it, what was found and what was expected."""
 
 
 class ModelFile:
@@ -39,7 +28,8 @@ class ModelFile:
 
     Raises:
         FileNotFoundError: no such file or library.
-        ModelFileError: no model, a damaged one, one that refers to other files, or one that was not exported here.
+        ModelFileError: no model, a damaged one, one that refers to other files, one that was not exported here, or not
+            the one that MODEL.json beside it describes.
     """
 
     def __init__(
@@ -59,6 +49,7 @@ class ModelFile:
             check_bytes(content)
         except BrokenFileError as error:
             raise ModelFileError(f"{self.path}: expected a complete ONNX model in one file, found {error}") from error
+        check_seal(self.path, content)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised
         if threads is not None:
@@ -74,18 +65,25 @@ class ModelFile:
             self.session = ort.InferenceSession(content, options, providers=list(providers))
         except Exception as error:  # ONNX Runtime has a type of its own for each kind
             raise ModelFileError(f"{self.path}: ONNX Runtime refuses it ({_line(error)})") from error
-        self.info = _info(self.path, self.session.get_modelmeta().custom_metadata_map)
+        self.info = read_info(self.path, self.session.get_modelmeta().custom_metadata_map)
         self.inputs = {one.name: tuple(one.shape) for one in self.session.get_inputs()}
+        axes = 5 if self.task == "volume_segmentation" else 4
+        first = next(iter(self.inputs.values()), ())
+        if len(first) != axes:
+            raise ModelFileError(f"{self.path}: expected a first input of {axes} axes, found {first}")
 
     @property
     def task(self) -> str:
-        """What it does, one of TASKS."""
+        """What it does, one of VERBS."""
         return self.info["task"]
 
     def expect(self, *tasks: str) -> None:
         """Raise ModelFileError unless the model does one of these."""
         if self.task not in tasks:
-            raise ModelFileError(f"{self.path}: expected a model for {' or '.join(tasks)}, found one for {self.task}")
+            raise ModelFileError(
+                f"{self.path}: expected a model for {' or '.join(tasks)}, found one for {self.task}, which is used by "
+                f"python -m mamba_vision.deploy {VERBS[self.task]}"
+            )
 
     def side(self, axis: int) -> int | None:
         """The fixed size of the first input along an axis, or None where it is free."""
@@ -110,31 +108,6 @@ class ModelFile:
         except Exception as error:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ValueError(f"{self.path}: the model cannot take {shapes} ({_line(error)})") from error
-
-
-def _info(path: Path, found: Mapping[str, str]) -> dict[str, Any]:
-    if KEY not in found:
-        raise ModelFileError(f"{path}: expected a model from tools/export_onnx.py, found one without its metadata")
-    try:
-        info = json.loads(found[KEY])
-        good = isinstance(info, dict) and info.get("format") == 1 and info.get("task") in TASKS
-    except ValueError:
-        good = False
-    if not good:
-        raise ModelFileError(f"{path}: metadata that this version does not understand")
-    return info
-
-
-def number(info: Mapping[str, Any], name: str, least: float, most: float) -> int | float:
-    """A number of the metadata, within bounds.
-
-    Raises:
-        ModelFileError: it is none, or out of bounds.
-    """
-    value = info.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ModelFileError(f"metadata: {name} is {value!r}, expected a number from {least:g} to {most:g}")
-    return value
 
 
 def _line(error: Exception) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mamba_vision.deploy.model_file import ModelFile, number
+from mamba_vision.deploy.metadata import number
+from mamba_vision.deploy.model_file import ModelFile
 from mamba_vision.deploy.pictures import resize
 from mamba_vision.utils.tiling import Band, Tiling, bands
 

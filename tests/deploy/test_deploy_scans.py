@@ -1,7 +1,10 @@
 """Segmenting scans without PyTorch: the same masks as tools/segment.py, in the scan's own grid."""
 
+import importlib.util
 import json
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +19,7 @@ from mamba_vision.apis import export_onnx, inference_volume, init_volume_model
 from mamba_vision.apis.sliding_window import _starts
 from mamba_vision.deploy import ScanSegmentor
 from mamba_vision.deploy.windows import gaussian, sliding_window, starts
+from mamba_vision.utils.paths import project_folder
 
 
 def oblique() -> np.ndarray:
@@ -116,9 +120,121 @@ def test_slices_and_regions(tmp_path: Path) -> None:
     assert np.array_equal(ScanSegmentor(work / "model.onnx")(tmp_path / "scan.nii.gz").mask, expected)
 
 
-def test_a_cascade_is_not_exported(work: Path, tmp_path: Path) -> None:
-    shutil.copytree(work, tmp_path / "work")
-    plan = json.loads((work / "plan.json").read_text())
-    (tmp_path / "work" / "plan.json").write_text(json.dumps({**plan, "configuration": "3d_cascade_fullres"}))
-    with pytest.raises(ValueError, match="a cascade needs what another network finds first"):
-        export_onnx(tmp_path / "work", None, tmp_path / "model.onnx")
+def intensities(folder: Path, weights: list, bias: list, in_channels: int = 1, **plan) -> Path:
+    """A work folder whose network is a 1 x 1 x 1 convolution with these weights (K rows, a number a channel)."""
+    work = make_work_dir(folder, patch=(8, 16, 16))
+    content = json.loads((work / "plan.json").read_text())
+    (work / "plan.json").write_text(json.dumps(content | plan))
+    text = (work / "config.py").read_text()
+    (work / "config.py").write_text(text.replace("in_channels=1", f"in_channels={in_channels}"))
+    state = {"network.weight": torch.tensor(weights)[..., None, None, None], "network.bias": torch.tensor(bias)}
+    torch.save({"state_dict": state, "meta": {}}, work / "best_dice_epoch_3.pth")
+    return work
+
+
+def test_a_cascade_is_two_files(tmp_path: Path) -> None:
+    """The first network finds 'gray' from 0.5; the second makes it 'white' where it was found and x > 1.5."""
+    first = intensities(
+        tmp_path / "3d_lowres", [[0.0], [1.0], [0.0]], [0.0, -0.5, -9.0], configuration="3d_lowres",
+        spacing=[4.0, 2.0, 2.0],
+    )  # fmt: skip
+    (first / "postprocessing.json").write_text('{"steps": [{"name": "gray", "labels": [1]}]}')  # not within a cascade
+    second = intensities(
+        tmp_path / "3d_cascade_fullres", [[0.0, 0, 0], [0.0, 2, 0], [1.0, 1, 0]], [0.0, -1.0, -1.5], in_channels=3,
+        configuration="3d_cascade_fullres",
+    )  # fmt: skip
+    image = make_scan(affine=oblique())
+    nib.save(image, tmp_path / "scan.nii.gz")
+    expected = inference_volume(init_volume_model(second, device="cpu"), tmp_path / "scan.nii.gz").mask
+    assert set(np.unique(expected)) == {0, 1, 4}
+    report = export_onnx(second, None, tmp_path / "cascade.onnx")
+    assert report.lowres.path == tmp_path / "cascade_lowres.onnx" and report.lowres.task == "volume_segmentation"
+    assert np.array_equal(ScanSegmentor(tmp_path / "cascade.onnx")(tmp_path / "scan.nii.gz").mask, expected)
+    model = init_volume_model(tmp_path / "cascade.onnx")
+    assert np.array_equal(inference_volume(model, tmp_path / "scan.nii.gz").mask, expected)
+    with pytest.raises(ValueError, match="is no cascade, so that it has no use for"):
+        ScanSegmentor(tmp_path / "cascade_lowres.onnx", tmp_path / "cascade.onnx")
+    with pytest.raises(ValueError, match="the second network of a cascade; expected the first"):
+        ScanSegmentor(tmp_path / "cascade.onnx", ScanSegmentor(tmp_path / "cascade.onnx"))
+    (tmp_path / "cascade_lowres.onnx").unlink()
+    for use in (ScanSegmentor, init_volume_model):
+        with pytest.raises(FileNotFoundError, match=r"not found as cascade_lowres\.onnx beside it"):
+            use(tmp_path / "cascade.onnx")
+
+
+def test_folds_and_clean_up_go_into_the_file(tmp_path: Path) -> None:
+    work = intensities(tmp_path / "work", [[0.0], [1.0], [0.0]], [0.0, -0.5, -9.0])
+    (work / "postprocessing.json").write_text('{"steps": [{"name": "gray", "labels": [1]}]}')
+    for fold, edge in (("0", 0.1), ("1", 1.1)):  # their mean begins at 0.6
+        inner = intensities(work / f"fold_{fold}", [[0.0], [1.0], [0.0]], [0.0, -edge, -9.0])
+        assert inner.is_dir()
+    export_onnx(work, None, tmp_path / "both.onnx", folds=["0", "1"])
+    image = make_scan()
+    array = np.asarray(image.dataobj)
+    array[array == 1] = 0.55  # found by the first fold, not by both
+    array[0, 0, 0] = 2  # a piece by itself
+    nib.save(nib.Nifti1Image(array, image.affine), tmp_path / "scan.nii.gz")
+    found = ScanSegmentor(tmp_path / "both.onnx")(tmp_path / "scan.nii.gz").mask
+    assert found[0, 0, 0] == 0 and np.array_equal(found[1:] == 1, array[1:] == 2)
+    raw = ScanSegmentor(tmp_path / "both.onnx")(tmp_path / "scan.nii.gz", postprocessing=False).mask
+    assert raw[0, 0, 0] == 1
+    described = json.loads((tmp_path / "both.json").read_text())
+    assert described["postprocessing"] == [{"name": "gray", "labels": [1]}] and len(described["weights"]) == 2
+    with pytest.raises(ValueError, match="vim_test is no work folder, so that it has none"):
+        export_onnx("vim_test", None, tmp_path / "v.onnx", folds=["0"])
+
+
+def test_tools_segment_takes_the_file(work: Path, tmp_path: Path, capsys) -> None:
+    """The same masks and the same files beside them, by either way to name the model."""
+    if not (work / "model.onnx").exists():
+        export_onnx(work, None, work / "model.onnx")
+    spec = importlib.util.spec_from_file_location("segment_tool", project_folder("tools") / "segment.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    nib.save(make_scan(affine=oblique()), tmp_path / "scan.nii.gz")
+    expected = inference_volume(init_volume_model(work, device="cpu"), tmp_path / "scan.nii.gz").mask
+    file, out = str(work / "model.onnx"), str(tmp_path / "out")
+    for names in ([file], ["--onnx", file], ["--onnx", file, str(work)]):
+        more = ["--max-memory", "16K", "--format", "nii.gz", "nrrd", "--no-preview"]
+        assert tool.main([*names, str(tmp_path / "scan.nii.gz"), "--out", out, *more]) == 0
+        mask = np.asarray(nib.load(tmp_path / "out" / "scan.nii.gz").dataobj)
+        for value in np.unique(expected):
+            one, two = mask == value, expected == value
+            assert 2 * (one & two).sum() / (one.sum() + two.sum()) >= 0.999
+    assert {"scan.nrrd", "statistics.csv", "run.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    for more, message in (
+        (["--folds", "0"], "--folds: not with an exported model, export them"),
+        (["--amp"], "choose the precision at export"),
+        (["--box", "1,1,5,5"], "use python -m mamba_vision.deploy prompt"),
+    ):
+        with pytest.raises(SystemExit):
+            tool.main([file, "scan.nii.gz", "--out", out, *more])
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"device: the installed ONNX Runtime cannot use 'meta'"):
+        init_volume_model(file, device="meta")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's memory limit")
+def test_logits_beyond_the_memory(tmp_path: Path) -> None:
+    """An 1/64 of a CT of 512 x 512 x 700 with 16 classes: 175 MiB of logits within 128 MiB beside the imports."""
+    labels = {"background": 0, **{f"organ {value}": value for value in range(1, 16)}}
+    work = make_work_dir(tmp_path / "work", ("CT",), labels, patch=(32, 64, 64))
+    export_onnx(work, None, tmp_path / "m.onnx")
+    scan = np.zeros((128, 128, 175), np.int16)
+    scan[20:100, 30:110], scan[50:70, 45:60, 20:150] = 3, 9
+    scan[0, 0, 0] = scan[-1, -1, -1] = 1  # nothing is cropped
+    nib.save(nib.Nifti1Image(scan, np.diag([-1.0, -1.0, 2.0, 1.0])), tmp_path / "scan.nii.gz")
+    code = """
+import re, resource, sys
+import scipy.ndimage, nibabel, mamba_vision.volumes, mamba_vision.volumes.preprocess, mamba_vision.volumes.restore
+from mamba_vision.deploy import ScanSegmentor
+segmentor = ScanSegmentor("m.onnx", threads=1)
+taken = 1024 * int(re.search(r"VmData:\\s*(\\d+)", open("/proc/self/status").read())[1])
+resource.setrlimit(resource.RLIMIT_DATA, (taken + 2**27,) * 2)
+segmentor("scan.nii.gz", "none", 0.25, max_memory=2**25, scratch=".").save("mask.nii.gz")
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert np.array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), scan)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("tmp", "."))]

@@ -1,5 +1,7 @@
 """Exporting: what is refused, what a failed check leaves behind, precisions, fixed sizes, the tool."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from mamba_vision.apis import onnx_export
+from mamba_vision.apis import onnx_check
+from mamba_vision.apis.onnx_benchmark import benchmark
 from mamba_vision.apis.onnx_export import export_onnx
 from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, unit_picture
 from mamba_vision.deploy import ModelFile
@@ -86,13 +89,32 @@ def test_precisions(tmp_path: Path, precision: str, limit: float) -> None:
 
 
 def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = onnx_export._torch_result
-    monkeypatch.setattr(onnx_export, "_torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
+    honest = onnx_check.torch_result
+    monkeypatch.setattr(onnx_check, "torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
     (tmp_path / "m.onnx").write_bytes(b"what was there before")
     with pytest.raises(ExportError, match=r"differ by 0\.001 of the largest output"):
         export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", dynamic=["batch", "height", "width"])
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]  # and no m.json
     assert (tmp_path / "m.onnx").read_bytes() == b"what was there before"
+
+
+def test_verified_at_three_sizes_and_kept_if_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", verify=True, licence="CC0")
+    assert len(report.checks) == 9 and len({str(check["inputs"]) for check in report.checks}) == 3
+    assert {check["seed"] for check in report.checks} == {0, 1, 2} and report.checks[0]["agreement"] == 1
+    described = json.loads((tmp_path / "m.json").read_text())
+    assert described["licence"] == "CC0" and described["operators"]["OrderedScan"] == 2
+    assert described["sha256"] == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
+    assert described["inputs"][0]["shape"] == ["batch", 3, "height", "width"]
+    figures = benchmark(exportable(Scans()), tmp_path / "m.onnx", (12, 10), runs=1)
+    assert figures["onnx_ms"] > 0 and figures["torch_ms"] > 0 and figures["peak_memory_bytes"] > 2**20
+    honest = onnx_check.torch_result
+    monkeypatch.setattr(onnx_check, "torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
+    report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", dynamic=["batch"], keep=True)
+    assert report.notes[-1].startswith("kept all the same: ONNX Runtime and PyTorch differ by 0.001")
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"plan.json: something else has the name of the model's description"):
+        export_onnx(exportable(Scans()), None, tmp_path / "plan.onnx")
 
 
 class FixedByTable(nn.Module):
@@ -109,7 +131,7 @@ class FixedByTable(nn.Module):
 def test_where_the_size_cannot_stay_free(tmp_path: Path) -> None:
     report = export_onnx(exportable(FixedByTable()), None, tmp_path / "m.onnx")
     assert report.free == ("batch",) and "size fixed to 12 x 10" in report.notes[0]
-    with pytest.raises(ExportError, match="fixes height, to 12"):
+    with pytest.raises(ExportError, match="the PyTorch model does not take 64 x 10"):
         export_onnx(exportable(FixedByTable()), None, tmp_path / "n.onnx", dynamic=["height"])
     fixed = exportable(Scans(), free=False, why_fixed="its weights fit this patch only")
     assert export_onnx(fixed, None, tmp_path / "f.onnx").notes[0].endswith("its weights fit this patch only")
@@ -149,7 +171,7 @@ def test_the_tool_says_what_is_wrong(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, tool, "zigma_tiny", "-o", tmp_path / "z.onnx"], capture_output=True, text=True
     )
-    assert run.returncode == 1 and "zigma_tiny: models of type ZigMa are not exported" in run.stderr
+    assert run.returncode == 1 and "zigma_tiny: models of type ZigMa are not exported: a generator makes" in run.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """Files from strangers: damaged, of other kinds, or pointing elsewhere: refused with a message that says why."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from without_torch import deploy
 
 from mamba_vision.deploy import Classifier, ModelFile, ModelFileError, PictureSegmentor
 from mamba_vision.deploy.pictures import prepare, resize
+from mamba_vision.utils.atomic import write_json
 
 INFO = {
     "format": 1, "task": "classification", "labels": ["dark", "bright"],
@@ -108,12 +110,38 @@ def test_data_in_other_files_is_refused(tmp_path: Path, where: str) -> None:
         ({"format": 2, "task": "classification"}, "metadata that this version does not understand"),
         ({"format": 1, "task": "os.system"}, "metadata that this version does not understand"),
         ([1], "metadata that this version does not understand"),
+        ({"format": 1, "task": "classification"}, "metadata without preprocess; expected what tools/export_onnx.py"),
+        ({**INFO, "preprocess": {"mean": [0.0], "std": [1.0]}}, "preprocess without rgb"),
+        ({**INFO, "preprocess": {"mean": [0.0], "rgb": True}}, "preprocess has a mean but no std"),
+        ({**INFO, "labels": "dark"}, "labels is 'dark', expected a list or dict"),
+        ({"format": 1, "task": "restoration", "scale": 2}, "metadata without channels"),
+        ({"format": 1, "task": "volume_segmentation"}, "expected a first input of 5 axes"),
     ],
 )
 def test_metadata(tmp_path: Path, info, message: str) -> None:
     onnx.save(tiny(info), tmp_path / "m.onnx")
     with pytest.raises(ModelFileError, match=message):
         ModelFile(tmp_path / "m.onnx")
+
+
+def test_the_description_beside_seals_the_file(file: Path) -> None:
+    beside = file.with_suffix(".json")
+    for content in ("", "[1, 2]", '{"cat.jpg": {"labels": ["dark"]}}'):  # of somebody else
+        beside.write_text(content)
+        ModelFile(file)
+    record = {"written_by": "mamba_vision 1", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    write_json(beside, record)
+    ModelFile(file)
+    beside.write_text(beside.read_text()[:-20])
+    with pytest.raises(ModelFileError, match=r"tiny.json: no whole description of tiny.onnx"):
+        ModelFile(file)
+    write_json(beside, {"written_by": "mamba_vision 1"})
+    with pytest.raises(ModelFileError, match=r"tiny.json: no sha256"):
+        ModelFile(file)
+    write_json(beside, record)
+    onnx.save(tiny({**INFO, "labels": ["other", "names"]}), file)
+    with pytest.raises(ModelFileError, match=r"tiny.onnx: not the model that tiny.json describes"):
+        ModelFile(file)
 
 
 def test_what_does_not_go_together(file: Path, tmp_path: Path) -> None:
