@@ -122,6 +122,9 @@ def _contents() -> dict[str, dict[str, Any]]:
         "mamba_ssm.ops.triton.ssd_combined": of(
             published_mamba2, "mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined"
         ),
+        "mamba_ssm.utils": {},
+        "mamba_ssm.utils.generation": of(published_blocks, "GenerationMixin"),
+        "mamba_ssm.utils.hf": of(published_blocks, "load_config_hf", "load_state_dict_hf"),
         "causal_conv1d": convolutions,
         "causal_conv1d.causal_conv1d_interface": convolutions,
         "selective_scan_cuda": {"fwd": published_cuda.mamba_fwd, "bwd": published_cuda.mamba_bwd},

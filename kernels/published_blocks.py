@@ -112,3 +112,21 @@ class GatedMLP(nn.Module):
         """(..., in_features) to (..., out_features)."""
         y, gate = self.fc1(x).chunk(2, dim=-1)
         return self.fc2(y * self.activation(gate))
+
+
+class GenerationMixin:
+    """mamba_ssm.utils.generation: vision models' files import it beside the layers, and never generate text."""
+
+    def generate(self, *arguments, **options):
+        """Raises NotImplementedError."""
+        raise NotImplementedError("generating text is not offered: install mamba_ssm itself for language models")
+
+
+def load_config_hf(model_name: str) -> dict:
+    """mamba_ssm.utils.hf: imported by the same files; raises NotImplementedError."""
+    raise NotImplementedError(f"{model_name}: language models are not offered: install mamba_ssm itself for them")
+
+
+def load_state_dict_hf(model_name: str, device: object = None, dtype: object = None) -> dict:
+    """mamba_ssm.utils.hf: imported by the same files; raises NotImplementedError."""
+    return load_config_hf(model_name)

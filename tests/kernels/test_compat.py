@@ -196,6 +196,16 @@ def test_layers_of_the_forks(installed, golden):
     assert type(copy.deepcopy(plain)) is Forked and plain(torch.zeros(1, 3, 8)).shape == (1, 3, 8)
 
 
+def test_what_vision_models_import_beside_the_layers(installed):
+    """Vim's model file has these at its top, and uses none of them."""
+    from mamba_ssm.utils.generation import GenerationMixin
+    from mamba_ssm.utils.hf import load_config_hf, load_state_dict_hf
+
+    for call in (GenerationMixin().generate, lambda: load_config_hf("a"), lambda: load_state_dict_hf("a")):
+        with pytest.raises(NotImplementedError, match="install mamba_ssm itself"):
+            call()
+
+
 def test_blocks_of_both_versions(installed):
     from mamba_ssm.modules.block import Block
     from mamba_ssm.modules.mamba_simple import Block as OldBlock
