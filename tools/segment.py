@@ -88,7 +88,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preview", action=argparse.BooleanOptionalAction, default=True, help="a picture a case")
     parser.add_argument("--probabilities", action="store_true", help="also write the probability of every class")
     parser.add_argument("--uncertainty", action="store_true",
-                        help="also write how undecided each voxel is, 0 to 1: the entropy of the probabilities")  # fmt: skip
+                        help="also write how undecided each voxel is, from 0 to 1")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="skip cases that are finished")
     prompts = parser.add_argument_group("pictures, promptable models")
     prompts.add_argument("--box", type=_box, action="append", default=[], metavar="X0,Y0,X1,Y1",
@@ -221,7 +221,8 @@ def main(argv: list[str] | None = None) -> int:
             tta=args.tta, overlap=args.overlap, max_memory=args.max_memory, amp=args.amp, labels=args.labels,
             probabilities=args.probabilities, batch_size=args.batch_size, buffer=args.buffer,
             postprocessing=args.postprocessing, keep_largest=args.keep_largest, formats=tuple(args.formats),
-            surfaces=args.surfaces, uncertainty=args.uncertainty, statistics=args.statistics, preview=args.preview, resume=args.resume,
+            surfaces=args.surfaces, uncertainty=args.uncertainty, statistics=args.statistics, preview=args.preview,
+            resume=args.resume,
         )  # fmt: skip
         source = EnsembleSource((args.model, *args.ensemble), tuple(args.folds), args.checkpoint)
         devices = [choose_device(name) for name in args.devices]

@@ -6,6 +6,7 @@ CASE_LABEL.stl, CASE_LABEL.ply      the surface of each label that was found
 CASE_surface.gif                    all surfaces, turning
 CASE_preview.png                    three orthogonal slices with the labels over them
 CASE_probabilities.nii.gz           one volume a class
+CASE_uncertainty.nii.gz             how undecided each voxel is, 0 to 1
 """
 
 import re
@@ -69,7 +70,8 @@ class SegmentOptions(InferenceOptions):
     def outputs(self) -> list[str]:
         """Kinds of files of a case."""
         kinds = [*self.formats, *self.surfaces]
-        return kinds + ["preview"] * self.preview + ["probabilities"] * self.probabilities
+        further = ("preview", "probabilities", "uncertainty")
+        return kinds + [name for name in further if getattr(self, name)]
 
 
 def write_case(result: VolumeResult, scan: ScanFiles, out: Path, options: SegmentOptions) -> list[str]:
@@ -87,6 +89,8 @@ def write_case(result: VolumeResult, scan: ScanFiles, out: Path, options: Segmen
     case, files = scan.case, []
     if options.probabilities:
         files.append(result.save_probabilities(out / f"{case}_probabilities.nii{'.gz' * options.compress}"))
+    if options.uncertainty:
+        files.append(result.save_uncertainty(out / f"{case}_uncertainty.nii.gz"))
     if options.preview:
         files.append(result.preview(out / f"{case}_preview.png"))
     kinds = [kind for kind in ("stl", "ply") if kind in (*options.formats, *options.surfaces)]

@@ -34,7 +34,7 @@ class VolumeInferencer(BaseInferencer):
 
     forward_kwargs = {  # noqa: RUF012 (as MMEngine's metaclass reads it)
         "series", "tta", "overlap", "max_memory", "amp", "labels", "probabilities", "scratch", "buffer",
-        "postprocessing", "keep_largest",
+        "postprocessing", "keep_largest", "uncertainty",
     }  # fmt: skip
     visualize_kwargs = {"out_dir", "preview"}  # noqa: RUF012
 

@@ -27,6 +27,7 @@ class VolumeResult:
         info: how it was made: seconds, device, windows, options, where the logits were held.
         probabilities: (K, X, Y, Z) float32, if asked for; mapped from a nameless file where memory is short.
         window: intensities that a picture shows, (lowest, highest); None leaves it to the picture.
+        uncertainty: (X, Y, Z) float32, 0 to 1, if asked for.
     """
 
     mask: np.ndarray
@@ -38,6 +39,7 @@ class VolumeResult:
     info: dict[str, Any] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
     window: tuple[float, float] | None = None
+    uncertainty: np.ndarray | None = None
 
     def statistics(self) -> list[dict[str, Any]]:
         """A record a label: voxels, ml, centroid, box, intensities; see volumes.statistics.label_statistics."""
@@ -57,6 +59,16 @@ class VolumeResult:
         if self.probabilities is None:
             raise ValueError("probabilities: segment with probabilities=True to have them")
         return write_image(path, np.moveaxis(self.probabilities, 0, -1), self.volume)
+
+    def save_uncertainty(self, path: str | Path) -> Path:
+        """Write the uncertainty as a NIfTI in the scan's own grid.
+
+        Raises:
+            ValueError: it was not asked for.
+        """
+        if self.uncertainty is None:
+            raise ValueError("uncertainty: segment with uncertainty=True to have it")
+        return write_image(path, self.uncertainty, self.volume)
 
     def preview(self, path: str | Path) -> Path:
         """Write a PNG of three orthogonal slices (first channel) with the labels over them."""

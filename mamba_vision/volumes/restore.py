@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import entr, expit
 
 from mamba_vision.volumes.orientation import Geometry, to_network
 from mamba_vision.volumes.plan import Plan
@@ -138,6 +138,30 @@ def labels_from_probabilities(
             result[start : start + rows] = values[part.argmax(axis=0)]
         if progress is not None:
             progress(min(start + rows, sides[0]), sides[0])
+    return result
+
+
+def voxel_uncertainty(probabilities: np.ndarray, plan: Plan, max_memory: int = 2**30) -> np.ndarray:
+    """How undecided each voxel is, (X, Y, Z) float32 from 0 to 1: the entropy of its probabilities over the highest.
+
+    1 where every class is as likely as any other; of regions it is the most undecided one's. The probabilities of an
+    ensemble are means, so that models which contradict one another count as undecided too.
+
+    Args:
+        probabilities: (K, X, Y, Z).
+        plan: says whether these are classes or regions.
+        max_memory: bytes for what lies between.
+    """
+    sides = probabilities.shape[1:]
+    result = np.empty(sides, dtype=np.float32)
+    rows = max(1, int(max_memory // (8 * (len(probabilities) + 1) * sides[1] * sides[2])))
+    for start in range(0, sides[0], rows):
+        part = np.clip(probabilities[:, start : start + rows], 0, 1).astype(np.float32)
+        if plan.regions:
+            found = (entr(part) + entr(1 - part)).max(axis=0) / np.log(2)
+        else:
+            found = entr(part).sum(axis=0) / np.log(len(part))
+        result[start : start + rows] = np.clip(found, 0, 1)
     return result
 
 

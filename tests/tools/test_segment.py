@@ -96,8 +96,13 @@ def test_one_file_and_choices(segment, work, scans, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--tta", "none", "--overlap", "0.25", "--max-memory", "16K", "--amp", "--batch-size", "2"]
     assert segment(work, scans / "a.nii.gz", "--out", out, "--labels", "white", "--no-statistics", "--no-preview",
-                   "--probabilities", *options) == 0  # fmt: skip
-    assert sorted(file.name for file in out.iterdir()) == ["a.nii.gz", "a_probabilities.nii.gz", "run.json"]
+                   "--probabilities", "--uncertainty", *options) == 0  # fmt: skip
+    assert sorted(file.name for file in out.iterdir()) == [
+        "a.nii.gz", "a_probabilities.nii.gz", "a_uncertainty.nii.gz", "run.json"
+    ]  # fmt: skip
+    undecided = nib.load(out / "a_uncertainty.nii.gz")
+    assert undecided.shape == (30, 26, 12) and (undecided.affine == nib.load(scans / "a.nii.gz").affine).all()
+    assert 0 <= np.min(undecided.dataobj) < np.max(undecided.dataobj) <= 1
     assert np.unique(_mask(out / "a.nii.gz")).tolist() == [0, 4]
     assert nib.load(out / "a_probabilities.nii.gz").shape == (30, 26, 12, 3)
     assert "temporary file" in _cases(out)["a"]["logits"] and "at most 16.0 KiB" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from scan_files import AXIS_CODES, LABELS, affine, labels, make_plan, voxels
 from scipy import ndimage
 
 from mamba_vision.volumes import Geometry, Volume, preprocess, restore_labels, restore_probabilities
+from mamba_vision.volumes.restore import voxel_uncertainty
 
 
 def one_hot(classes, count=3):
@@ -135,3 +136,16 @@ def test_what_does_not_fit(case):
     with pytest.raises(ValueError, match="out: expected a float array"):
         restore_probabilities(logits, geometry, plan, np.zeros((3, 4, 4, 4)))
     assert list(LABELS) == list(plan.labels)
+
+
+@pytest.mark.parametrize("memory", [1, 2**30])
+def test_uncertainty_is_the_entropy_over_the_highest(memory):
+    even, sure = np.full(3, 1 / 3), np.array([0.0, 1.0, 0.0])
+    two = np.array([0.5, 0.5, 0.0])
+    probabilities = np.stack([even, sure, two, [0.7, 0.2, 0.1]], axis=1).astype(np.float32).reshape(3, 4, 1, 1)
+    found = voxel_uncertainty(probabilities, make_plan(), memory)
+    last = -sum(p * np.log(p) for p in (0.7, 0.2, 0.1)) / np.log(3)
+    np.testing.assert_allclose(found[:, 0, 0], [1, 0, np.log(2) / np.log(3), last], atol=1e-6)
+    regions = make_plan(regions={"all": [1, 2], "lesion": [2]}, region_order=[1, 2])
+    pairs = np.array([[0.5, 1.0, 0.0], [0.0, 0.5, 1.0]], np.float32).reshape(2, 3, 1, 1)
+    np.testing.assert_allclose(voxel_uncertainty(pairs, regions, memory)[:, 0, 0], [1, 1, 0], atol=1e-6)
