@@ -72,11 +72,10 @@ def main(argv: list[str] | None = None) -> int:
         batches = sample_pictures(
             model, args.num, args.classes, text, args.size, args.seed, args.batch_size, args.guidance, **sampler
         )
-        samples = []
+        samples, end = [], "\r" if sys.stderr.isatty() else "\n"  # over the line before, where that can be
         for batch in batches:
             samples.append(batch)
-            print(f"\r{sum(map(len, samples))} of {args.num}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+            print(f"{sum(map(len, samples))} of {args.num} pictures", end=end, file=sys.stderr, flush=True)
         samples = torch.cat(samples)
         if args.arrays is not None:
             with atomic_path(args.arrays) as temporary:

@@ -61,6 +61,9 @@ def evaluate_folder(
         ValueError: no label maps, none that could be scored, or structures that make no sense.
     """
     truths, predicted = find_labels(truth), find_labels(predictions)
+    for place, maps in ((truth, truths), (predictions, predicted)):
+        if not maps:
+            raise ValueError(f"{place}: found no label maps, expected NIfTI, NRRD, MetaImage or DICOM-SEG files")
     if len(truths) == len(predicted) == 1 and Path(truth).is_file():
         predicted = {next(iter(truths)): next(iter(predicted.values()))}
     scheme = _scheme(Path(truth), dataset_json) if structures is None else LabelScheme()
