@@ -1,0 +1,61 @@
+"""What a Vim or LocalVim attends to in a picture: raw hidden attention, its rollout, and Mamba-attribution.
+
+    python tools/analysis_tools/hidden_attention.py vim_small vim_s_midclstok_80p5acc.pth dog.jpg --out dog_maps.png
+    python tools/analysis_tools/hidden_attention.py vim_tiny vim.pth dog.jpg --class 207 --query 3 9 --out patch.png
+
+After Ali et al., "The Hidden Attention of Mamba Models" (arXiv 2403.01590). MODEL is a configuration or a name of
+mamba_vision.list_models(). With --query a patch looks in place of the class token.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mamba_vision.utils.tool_exit import run_tool
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="configuration file, or name of a model")
+    parser.add_argument("checkpoint", type=Path, help="weights, trained here or as published")
+    parser.add_argument("image", type=Path, help="picture")
+    parser.add_argument("--out", type=Path, default=Path("hidden_attention.png"), metavar="PNG",
+                        help="picture to write (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--class", dest="label", type=int, help="number of the class to explain (default: the likeliest)"
+    )
+    parser.add_argument("--start-layer", type=int, help="first layer that counts (default: 5/8 of all, 15 of 24)")
+    parser.add_argument("--query", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="the patch that looks")
+    parser.add_argument("--corrected", action="store_true",
+                        help="with the diagonal and the class token's own decay, unlike published code")  # fmt: skip
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    import torch
+
+    from mamba_vision.apis.classification import ImageClassifierInferencer
+    from mamba_vision.apis.grad_cam import prepared
+    from mamba_vision.apis.hidden_attention import attention_maps
+    from mamba_vision.visualization.heat_maps import overlays_figure
+
+    inferencer = ImageClassifierInferencer(args.model, args.checkpoint, args.device)
+    inputs, picture = prepared(inferencer, args.image)
+    wanted = None if args.label is None else torch.tensor([args.label])
+    query = None if args.query is None else tuple(args.query)
+    found = attention_maps(inferencer.model, inputs, wanted, args.start_layer, query, not args.corrected)
+    number = int(found.classes[0])
+    name = inferencer.classes[number] if inferencer.classes else str(number)
+    probability = float(found.logits.softmax(1)[0, number])
+    maps = {key: getattr(found, key)[0].cpu().numpy() for key in ("raw", "rollout", "attribution")}
+    overlays_figure(picture, maps, args.out, f"{name}, {probability:.3f}")
+    print(
+        f"{args.image}: {name} {probability:.3f}; layers {found.layers[0]} to {found.layers[-1]}; written: {args.out}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
