@@ -140,9 +140,13 @@ def test_predictions_in_another_grid(folders, tmp_path, capsys):
 def test_what_cannot_be_evaluated(folders, tmp_path, capsys):
     truth, predictions = folders
     (tmp_path / "empty").mkdir()
+    (other := tmp_path / "other").mkdir()
+    (other / "another_case.nii.gz").touch()
     run = tool("evaluate_folder").main
     for arguments, match in (
-        ([truth, tmp_path / "empty"], "label maps named like those of"),
+        ([truth, tmp_path / "empty"], "empty: found no label maps"),
+        ([tmp_path / "empty", predictions], "empty: found no label maps"),
+        ([truth, other], "label maps named like those of"),
         ([truth, tmp_path / "absent"], "absent: no such file or folder"),
         ([truth, predictions, "--metrics", "dise"], "found 'dise'"),
         ([truth, predictions, "--tolerance", "1", "2", "3"], "no case could be scored"),
