@@ -4,6 +4,7 @@ Turning the axes costs nothing: a permuted view of a contiguous (B, H, W, C) ten
 and convolutions return that layout for it.
 """
 
+import torch
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.fused_norm import TokenNorm
@@ -42,3 +43,14 @@ def channels_last_norm(name: str, channels: int) -> nn.Module:
     if name not in NORMS:
         raise ValueError(f"norm_layer: found {name!r}, expected one of {', '.join(NORMS)}")
     return NORMS[name](channels, eps=1e-5)
+
+
+def volume_layout(x: Tensor) -> Tensor:
+    """A volume (B, C, D, H, W) channels-last where that is the faster layout: half precision on a GPU.
+
+    The convolutions behind keep the layout of what they read.
+    """
+    half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled("cuda")
+    if not x.is_cuda or not half or torch.compiler.is_compiling():
+        return x
+    return x.contiguous(memory_format=torch.channels_last_3d)

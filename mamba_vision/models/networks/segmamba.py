@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
-from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+from monai.networks.blocks import UnetOutBlock
 from torch import Tensor, nn
 
+from mamba_vision.kernels import instance_norm
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
+from mamba_vision.models.layers.channels_last import volume_layout
+from mamba_vision.models.layers.fused_norm import norm_tokens_by
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
+from mamba_vision.models.layers.recompute import recomputed
+from mamba_vision.models.layers.unetr_blocks import SkipBlock, UpBlock
+from mamba_vision.models.layers.volume_convs import pointwise
 from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 from mamba_vision.registry import MODELS
 
@@ -90,16 +96,16 @@ class SegMamba(Network):
 
         self.vit = MambaEncoder(self.in_channels, s["depths"], s["feat_size"], s["slices"])
         # Every skip is widened to the next stage's width before it joins.
-        self.encoder1 = UnetrBasicBlock(3, self.in_channels, f0, 3, 1, **style)
-        self.encoder2 = UnetrBasicBlock(3, f0, f1, 3, 1, **style)
-        self.encoder3 = UnetrBasicBlock(3, f1, f2, 3, 1, **style)
-        self.encoder4 = UnetrBasicBlock(3, f2, f3, 3, 1, **style)
-        self.encoder5 = UnetrBasicBlock(3, f3, hidden, 3, 1, **style)
-        self.decoder5 = UnetrUpBlock(3, hidden, f3, 3, 2, **style)
-        self.decoder4 = UnetrUpBlock(3, f3, f2, 3, 2, **style)
-        self.decoder3 = UnetrUpBlock(3, f2, f1, 3, 2, **style)
-        self.decoder2 = UnetrUpBlock(3, f1, f0, 3, 2, **style)
-        self.decoder1 = UnetrBasicBlock(3, f0, f0, 3, 1, **style)
+        self.encoder1 = SkipBlock(self.in_channels, f0, **style)
+        self.encoder2 = SkipBlock(f0, f1, **style)
+        self.encoder3 = SkipBlock(f1, f2, **style)
+        self.encoder4 = SkipBlock(f2, f3, **style)
+        self.encoder5 = SkipBlock(f3, hidden, **style)
+        self.decoder5 = UpBlock(hidden, f3, **style)
+        self.decoder4 = UpBlock(f3, f2, **style)
+        self.decoder3 = UpBlock(f2, f1, **style)
+        self.decoder2 = UpBlock(f1, f0, **style)
+        self.decoder1 = SkipBlock(f0, f0, **style)
         self.out = UnetOutBlock(3, f0, self.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,13 +119,19 @@ class SegMamba(Network):
         if x.dim() != 5 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be (batch, {self.in_channels}, D, H, W), found shape {tuple(x.shape)}")
         size = tuple(x.shape[2:])
-        x = pad_to(x, padded_size(size, (STRIDE,) * 3))
+        x = volume_layout(pad_to(x, padded_size(size, (STRIDE,) * 3)))
         s0, s1, s2, s3 = self.vit(x)
-        y = self.decoder5(self.encoder5(s3), self.encoder4(s2))
-        y = self.decoder4(y, self.encoder3(s1))
-        y = self.decoder3(y, self.encoder2(s0))
-        y = self.decoder2(y, self.encoder1(x))
-        return crop_to(self.out(self.decoder1(y)), size)
+        y = self.encoder5(s3)
+        del s3
+        for up, skip, side in (
+            (self.decoder5, self.encoder4, s2),
+            (self.decoder4, self.encoder3, s1),
+            (self.decoder3, self.encoder2, s0),
+            (self.decoder2, self.encoder1, x),
+        ):
+            y = up.join(y, skip(side))
+            y = up.conv_block(y)
+        return crop_to(pointwise(self.out.conv.conv, self.decoder1(y)), size)
 
 
 class MambaEncoder(nn.Module):
@@ -146,8 +158,8 @@ class MambaEncoder(nn.Module):
         """(B, C, D, H, W) -> side outputs at strides 2, 4, 8 and 16; what goes on to the next stage bypasses them."""
         sides = []
         for down, conv, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            x = stage(conv(down(x)))
-            sides.append(mlp(F.instance_norm(x)))
+            x = instance_norm(stage(conv(down[-1](x))))  # the side's norm and that of the next halving, `down[0]`
+            sides.append(mlp(x))
         return tuple(sides)
 
 
@@ -165,14 +177,17 @@ class SpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = normed_relu(self.proj2(normed_relu(self.proj(x))))
-        narrow = normed_relu(self.proj3(x))
-        return x + normed_relu(self.proj4(wide + narrow))
+        wide = normed_relu(recomputed(self._second, self.proj(x)))
+        narrow = normed_relu(pointwise(self.proj3, x))
+        return x + normed_relu(pointwise(self.proj4, wide + narrow))
+
+    def _second(self, x: Tensor) -> Tensor:
+        return self.proj2(normed_relu(x))
 
 
 def normed_relu(x: Tensor) -> Tensor:
-    """ReLU of x normed an instance and channel, without parameters."""
-    return F.relu(F.instance_norm(x), inplace=True)
+    """ReLU of a convolution's result normed an instance and channel, without parameters."""
+    return instance_norm(x, slope=0.0, overwrite=True)
 
 
 class VolumeMambaLayer(nn.Module):
@@ -184,7 +199,8 @@ class VolumeMambaLayer(nn.Module):
         self.mamba = TriOrientedMamba(dim, nslices=slices)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.mamba(self.norm(x.flatten(2).transpose(1, 2)), grid=tuple(x.shape[2:]))
+        normed = norm_tokens_by(self.norm, x.flatten(2).transpose(1, 2), for_linear=True)
+        tokens = self.mamba(normed, grid=tuple(x.shape[2:]))
         return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
@@ -197,4 +213,4 @@ class ChannelMlp(nn.Module):
         self.fc2 = nn.Conv3d(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return pointwise(self.fc2, F.gelu(pointwise(self.fc1, x)))

@@ -1,0 +1,54 @@
+"""MONAI's UNETR blocks, with norm, sum and activation in one where a kernel can. Names of weights are MONAI's."""
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock, get_conv_layer
+from torch import Tensor, nn
+
+from mamba_vision.models.layers.normed import norm_act, norm_act_conv
+from mamba_vision.models.layers.recompute import recomputed
+from mamba_vision.models.layers.volume_convs import pointwise
+
+SLOPE = 0.01  # of LeakyReLU in MONAI's blocks
+
+
+class ResBlock(UnetResBlock):
+    """conv - norm - act - conv - norm, plus the input (by a 1x1x1 convolution and a norm where widths differ), act."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = norm_act_conv(self.norm1, self.conv1(x), SLOPE, self.conv2)
+        skip = recomputed(self._skip, x) if self.downsample else x
+        return norm_act(self.norm2, y, SLOPE, skip.to(y.dtype))
+
+    def _skip(self, x: Tensor) -> Tensor:
+        return norm_act(self.norm3, pointwise(self.conv3.conv, x))
+
+
+class BasicBlock(UnetBasicBlock):
+    """conv - norm - act, twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return norm_act(self.norm2, norm_act_conv(self.norm1, self.conv1(x), SLOPE, self.conv2), SLOPE)
+
+
+class SkipBlock(nn.Module):
+    """A block of convolutions of side 3, under MONAI's name `layer`. (B, cin, D, H, W) to (B, cout, D, H, W)."""
+
+    def __init__(self, cin: int, cout: int, norm_name: str | tuple, res_block: bool) -> None:
+        super().__init__()
+        self.layer = (ResBlock if res_block else BasicBlock)(3, cin, cout, 3, 1, norm_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class UpBlock(nn.Module):
+    """Twice the size, joined by the skip, and a block. (B, cin, *S), (B, cout, *2S) to (B, cout, *2S)."""
+
+    def __init__(self, cin: int, cout: int, norm_name: str | tuple, res_block: bool) -> None:
+        super().__init__()
+        self.transp_conv = get_conv_layer(3, cin, cout, kernel_size=2, stride=2, conv_only=True, is_transposed=True)
+        self.conv_block = (ResBlock if res_block else BasicBlock)(3, 2 * cout, cout, 3, 1, norm_name)
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """What the block reads, so that the caller can let go of the two."""
+        return torch.cat((self.transp_conv(x), skip), dim=1)
