@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mamba_vision.volumes.dicom import has_dicom
 from mamba_vision.volumes.scans import ScanFiles, find_scans
 from mamba_vision.volumes.volume import VolumeError
 
@@ -63,6 +64,9 @@ def _below(folder: Path, series: str | None, out: str | Path | None) -> list[Sca
         found += [scan for scan in inside if all(scan.images != other.images for other in found)]
         if any(image.parent != here for scan in inside for image in scan.images):
             inner.clear()  # a list, BIDS or patients' folders: what lies below is known, labels among it
+    # A patient's folder, which waits for one of its series to be chosen: each has been found by itself below.
+    above = {parent for scan in found for image in scan.images for parent in image.parents}
+    found = [scan for scan in found if scan.images[0] not in above or has_dicom(scan.images[0])]
     if not found:
         raise VolumeError(folder, "no scan in it or below", "NIfTI files (.nii, .nii.gz) or DICOM folders")
     return found

@@ -196,8 +196,9 @@ def _choose(path: Path, by_series: dict[str, list[tuple[Path, Any]]], wanted: st
         return _names(by_series[uid][0][1], uid)
 
     listing = "; ".join(
-        f"{uid} (number {names(uid)[1] or '?'}, {names(uid)[2] or 'no description'!s}, {len(by_series[uid])} files)"
-        for uid in by_series
+        f"{uid} (number {names(uid)[1] or '?'}, {names(uid)[2] or 'no description'}, {len(pieces)} file"
+        f"{'s' * (len(pieces) != 1)})"
+        for uid, pieces in by_series.items()
     )
     matches = [uid for uid in by_series if wanted is None or str(wanted) in names(uid)]
     if len(matches) == 1:
@@ -220,7 +221,7 @@ def _assemble(path: Path, slices: list[_Slice]) -> tuple[np.ndarray, np.ndarray]
         ):
             raise VolumeError(
                 other.file,
-                f"a slice of {_describe(other)} among slices of {_describe(first)}",
+                f"a slice of {_describe(other, first)} among slices of {_describe(first, other)}",
                 "slices of one size, pixel spacing and orientation",
                 "Is there a localizer in the series? Remove it",
             )
@@ -287,5 +288,10 @@ def _pixels(piece: _Slice) -> np.ndarray:
     return array.astype(np.float32) * np.float32(piece.slope) + np.float32(piece.intercept)
 
 
-def _describe(piece: _Slice) -> str:
-    return f"{piece.shape[0]} x {piece.shape[1]} pixels of {piece.spacing[0]:.3g} x {piece.spacing[1]:.3g} mm"
+def _describe(piece: _Slice, beside: _Slice) -> str:
+    """Size and pixels, and where these are alike, what tells the slice from the one beside it: which way it looks."""
+    text = f"{piece.shape[0]} x {piece.shape[1]} pixels of {piece.spacing[0]:.3g} x {piece.spacing[1]:.3g} mm"
+    if (piece.shape, piece.spacing) != (beside.shape, beside.spacing):
+        return text
+    normal = ", ".join(f"{part:.3g}" for part in np.cross(*piece.directions))
+    return f"{text} that look along ({normal})"

@@ -34,6 +34,18 @@ def test_labels_that_lie_beside_scans_are_no_scans(tmp_path):
         assert names(found) == [("sub-01", ["CT"]), ("sub-02", ["CT"])]
 
 
+def test_each_series_of_a_patient_is_a_case_of_its_own_below_folders(tmp_path):
+    """Otherwise the patient's folder, in which nobody chose a series, would be a failure beside them."""
+    for series in ("native", "venous"):
+        write_series(tmp_path / "patient" / series, np.zeros((4, 4, 3), np.int16), description=series)
+    save(tmp_path / "other.nii.gz", voxels())
+    assert names(collect_scans([tmp_path])) == [("other", ["other.nii.gz"]), ("patient", ["patient"])]
+    found = names(collect_scans([tmp_path], recursive=True))
+    assert found == [("other", ["other.nii.gz"]), ("native", ["native"]), ("venous", ["venous"])]
+    found = names(collect_scans([tmp_path], recursive=True, series="venous"))
+    assert found == [("other", ["other.nii.gz"]), ("patient", ["venous"])]
+
+
 def test_channels_of_one_case_and_results_that_would_overwrite(tmp_path):
     files = [save(tmp_path / f"{name}.nii.gz", voxels()) for name in ("t1", "flair")]
     (scan,) = collect_scans([], channels=files, series="x")

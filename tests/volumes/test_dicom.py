@@ -97,6 +97,11 @@ def test_slices_that_do_not_belong_together(tmp_path, stored):
     write_series(tmp_path, stored[:, :, :1], uid=uid, prefix="localizer", pixel=(2.0, 2.0))
     with pytest.raises(VolumeError, match=r"a slice of 5 x 7 pixels of .* among slices of .*localizer"):
         read_volume(tmp_path)
+    uid = write_series(tmp_path / "turned", stored)
+    across = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    write_series(tmp_path / "turned", stored[:, :, :1], uid=uid, prefix="localizer", orientation=across)
+    with pytest.raises(VolumeError, match=r"mm that look along \(.*\) among slices of .* that look along \("):
+        read_volume(tmp_path / "turned")
 
 
 def test_folders_without_a_volume(tmp_path, stored):
