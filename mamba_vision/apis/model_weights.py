@@ -14,6 +14,8 @@ from mamba_vision.checkpoints.wrapped import naming
 _HEAD = re.compile(r"(classifier\.)?head\.(fc\.)?weight")
 # What a classifier's file may lack: norms of the maps of a dense model, Vim's scales.
 _DENSE_ONLY = ("outnorm", "pyramid.")
+# What a file of RMSNorms lacks for a plain backbone's LayerNorms, which it may start, as LocalVim's dense models do.
+_NORM_BIAS = re.compile(r"(backbone\.)?(layers\.\d+\.norm|norm_f)\.bias")
 CHANNELS = 3
 BACKBONE = "backbone."
 
@@ -82,6 +84,8 @@ def _new_names(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
     rename, _ = naming(model, names)
     there = {rename(name) for name in names}
     new = [name for name in own if name.startswith(_DENSE_ONLY) and name not in there]
+    biases = [name for name in own if _NORM_BIAS.fullmatch(name)]
+    new += biases if not there.intersection(biases) else []
     if "head.fc.weight" not in own:  # pooled features: the file's head is not wanted
         new.append("head.**")
     elif classes_in(weights) != own["head.fc.weight"].shape[0]:

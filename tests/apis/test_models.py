@@ -192,6 +192,21 @@ def test_published_file(tmp_path):
     mamba_vision.get_model("vmamba_test", tmp_path / "published.pth", features_only=True, in_chans=4)
 
 
+@pytest.mark.parametrize("name", ["vim_test", "localvim_test"])
+def test_weights_of_one_norm_start_the_other(name, tmp_path):
+    """LocalVim's published dense models have LayerNorms that a classifier's RMSNorms start; biases begin at 0."""
+    file = mamba_vision.get_model(name, num_classes=7).state_dict()
+    torch.save(file, tmp_path / "rms.pth")
+    dense = mamba_vision.get_model(name, tmp_path / "rms.pth", features_only=True, norm="ln").backbone
+    assert torch.equal(dense.layers[1].norm.weight, file["backbone.layers.1.norm.weight"])
+    assert not dense.layers[1].norm.bias.any()
+    state = {**mamba_vision.get_model(name, num_classes=7, norm="ln").state_dict()}
+    state.pop("backbone.layers.1.norm.bias")  # one of them missing is damage
+    torch.save(state, tmp_path / "damaged.pth")
+    with pytest.raises(CheckpointError, match=r"missing \(1\)"):
+        mamba_vision.get_model(name, tmp_path / "damaged.pth", norm="ln")
+
+
 def test_average_of_a_published_diffusion_file(tmp_path):
     """ZigMa's files hold two sets of weights; the moving average is what its authors sample with."""
     state = mamba_vision.get_model("zigma_tiny").state_dict()
