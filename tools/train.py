@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--auto-batch", action="store_true",
                         help="where memory runs out, try again with half the batch")  # fmt: skip
     parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16, or float16 on older GPUs")
+    parser.add_argument("--cuda-graph", action="store_true",
+                        help="replay the network as CUDA graphs: faster where the GPU waits for the host")  # fmt: skip
     parser.add_argument("--no-validate", action="store_true", help="do not validate while training")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the total batch")
     parser.add_argument("--no-pin-memory", action="store_true", help="do not pin memory in dataloaders")
@@ -81,6 +83,7 @@ def main() -> int:
         extend=args.extend,
         max_hours=args.max_hours,
         auto_batch=args.auto_batch,
+        cuda_graph=args.cuda_graph,
         launcher=args.launcher,
         cfg_options=parse_options(args.cfg_options),
     )

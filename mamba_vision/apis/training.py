@@ -52,6 +52,7 @@ class TrainOptions:
     extend: bool = False
     max_hours: float | None = None
     auto_batch: bool = False
+    cuda_graph: bool = False
     launcher: str = "none"
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,6 +134,10 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
     if options.max_hours is not None:
         others = [hook for hook in cfg.get("custom_hooks") or [] if not str(hook.get("type")).endswith("InterruptHook")]
         cfg.custom_hooks = [*others, _hook("InterruptHook", max_hours=options.max_hours)]
+    if options.cuda_graph:
+        if not torch.cuda.is_available():
+            raise ValueError("--cuda-graph: found no CUDA GPU, which is what replays CUDA graphs")
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), _hook("CudaGraphHook")]
     if isinstance(cfg.get("plan"), str):
         use_tensorboard(cfg)
     if options.amp:

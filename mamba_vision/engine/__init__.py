@@ -2,6 +2,7 @@ from mamba_vision.engine.direction_history import DirectionHistory
 from mamba_vision.engine.hooks import (
     AtomicCheckpointHook,
     ComparisonHook,
+    CudaGraphHook,
     DirectionSearchHook,
     FiniteLossHook,
     InterruptHook,
@@ -26,6 +27,7 @@ __all__ = [
     "AtomicCheckpointHook",
     "ComparisonHook",
     "CpuAmpOptimWrapper",
+    "CudaGraphHook",
     "DirectionHistory",
     "DirectionSearchHook",
     "FiniteLossHook",

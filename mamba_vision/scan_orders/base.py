@@ -7,6 +7,7 @@ token (i, j) of an H x W grid is i*W + j. The number -1 is an extra token of zer
 
 import math
 import operator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -162,6 +163,11 @@ def register(order: type[ScanOrder]) -> type[ScanOrder]:
 def clear_cache() -> None:
     """Forget every table."""
     _cache.clear()
+
+
+def hold_orders() -> AbstractContextManager[list]:
+    """A list of the orders that are asked for inside the block, for who reads their memory later than Python knows."""
+    return _cache.holding()
 
 
 def is_traced(grid: tuple[int, ...]) -> bool:

@@ -5,7 +5,8 @@ oldest.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
@@ -21,6 +22,7 @@ class BoundedCache:
         self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
+        self._holders: list[list] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -33,18 +35,34 @@ class BoundedCache:
     def get(self, key: Hashable, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
         """The entry of `key`, made when it is not there. An entry larger than the whole cache is not kept."""
         with self._lock:
-            if key in self._entries:
+            found = self._entries.get(key)
+            if found is not None:
                 self._entries.move_to_end(key)
-                return self._entries[key][0]
-        made = make()
-        taken = size(made)
+                made = found[0]
+        if found is None:
+            made = make()
+            self._keep(key, made, size(made))
+        for held in self._holders:
+            held.append(made)
+        return made
+
+    def _keep(self, key: Hashable, made: Any, taken: int) -> None:
         with self._lock:
             if key not in self._entries and taken <= self.max_bytes:
                 self._entries[key] = (made, taken)
                 self._bytes += taken
                 while len(self._entries) > self.max_entries or self._bytes > self.max_bytes:
                     self._bytes -= self._entries.popitem(last=False)[1][1]
-        return made
+
+    @contextmanager
+    def holding(self) -> Iterator[list]:
+        """A list of all that is handed out inside the block, so that its tensors outlive the cache's forgetting."""
+        held: list = []
+        self._holders.append(held)
+        try:
+            yield held
+        finally:
+            self._holders = [other for other in self._holders if other is not held]
 
     def clear(self) -> None:
         """Forget everything."""

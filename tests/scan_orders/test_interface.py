@@ -117,6 +117,15 @@ def test_layers_that_scan_alike_share_one_table() -> None:
     assert first((5, 7)) is not kept
 
 
+def test_cache_tells_what_it_hands_out():
+    cache = BoundedCache(max_entries=1)
+    cache.get("before", list, len)
+    with cache.holding() as held:
+        made = [cache.get(key, lambda key=key: [key], len) for key in ("a", "b", "b")]
+    cache.get("after", list, len)
+    assert held == made and len(cache) == 1
+
+
 def test_the_cache_is_bounded() -> None:
     cache = BoundedCache(max_entries=3, max_bytes=100)
     for key in range(5):

@@ -1,5 +1,6 @@
 from mamba_vision.engine.hooks.checkpoint import AtomicCheckpointHook, latest_checkpoint
 from mamba_vision.engine.hooks.comparison import ComparisonHook
+from mamba_vision.engine.hooks.cuda_graph import CudaGraphHook
 from mamba_vision.engine.hooks.direction_search import DirectionSearchHook
 from mamba_vision.engine.hooks.finite_loss import FiniteLossHook, TrainingDivergedError
 from mamba_vision.engine.hooks.interrupt import InterruptHook, TrainingInterrupted
@@ -13,6 +14,7 @@ from mamba_vision.engine.hooks.validation_picture import ValidationPictureHook
 __all__ = [
     "AtomicCheckpointHook",
     "ComparisonHook",
+    "CudaGraphHook",
     "DirectionSearchHook",
     "FiniteLossHook",
     "InterruptHook",
