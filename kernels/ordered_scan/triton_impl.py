@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from mamba_vision.kernels.causal_conv1d import triton_impl as conv
-from mamba_vision.kernels.ordered_scan.triton_merge import Visits, merge, visits_of
+from mamba_vision.kernels.ordered_scan.triton_merge import Visits, gated_gradient, merge, visits_of
 from mamba_vision.kernels.selective_scan.triton_launch import Operands, scan_backward, scan_forward
 from mamba_vision.kernels.selective_scan.triton_launch import saved_shape as shape_of_states
 from mamba_vision.kernels.triton_common import cdiv
@@ -138,8 +138,10 @@ def _backward_slice(
                 merge(y[:, k : k + 1], visits.of_order(k), one, z, grad_out[:, k])
                 total += one
             dz.copy_(total)
-        gated = grad_out.float() * (F.silu(z.float()) if merge_sum else F.silu(z.float())[:, None])
-        grad = gated[:, None].expand(-1, K, -1, -1) if merge_sum else gated
+        if merge_sum:
+            grad = gated_gradient(grad_out, z)[:, None].expand(-1, K, -1, -1)
+        else:
+            grad = grad_out.float() * F.silu(z.float())[:, None]
         del y
     direct = not token_rows or visits.once is True
     du = x.new_empty(batch, K, length, channels)

@@ -157,6 +157,33 @@ def merge(y: torch.Tensor, visits: Visits, out: torch.Tensor, z=None, grad=None)
     )  # fmt: skip
 
 
+@triton.jit
+def gate_kernel(grad, z, out, rows, channels, g_r, z_r, ROWS: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    """out (row, c) = grad silu(z)."""
+    after_previous(OVERLAP)
+    blocks = tl.cdiv(channels, BLOCK)
+    row = ((tl.program_id(0) // blocks) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    c = ((tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    mask = (row < rows) & (c < channels)
+    z_rc = tl.load(z + row * z_r + c, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(grad + row * g_r + c, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row * channels + c, g * z_rc * sigmoid(z_rc), mask=mask)
+
+
+def gated_gradient(grad: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """grad silu(z) of (b, tokens, c) each, in float32."""
+    channels = z.shape[2]
+    # rows of all batch items at one distance, as slices of projections have them
+    g, z = (t if t.stride(2) == 1 and t.stride(0) == t.shape[1] * t.stride(1) else t.contiguous() for t in (grad, z))
+    out = torch.empty(z.shape, device=z.device, dtype=torch.float32)
+    rows, block = z.shape[0] * z.shape[1], 128
+    launch(
+        gate_kernel, cdiv(rows, 16) * cdiv(channels, block), g, z, out, rows, channels, g.stride(1), z.stride(1),
+        ROWS=16, BLOCK=block, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
 @lru_cache(1024)
 def _plan(y, out, z, g, shared: bool, starts, steps) -> tuple[int, int, int, tuple[int, ...]]:
     """Channels a thread, block shape, and strides, from the shapes and strides of all."""

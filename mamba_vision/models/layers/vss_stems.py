@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mamba_vision.models.layers.channels_last import ToChannelsFirst, ToChannelsLast, channels_last_norm
+from mamba_vision.models.layers.fused_norm import norm_tokens_by
+from mamba_vision.models.layers.recompute import recomputed
 
 
 def patch_embed_v1(in_channels: int, channels: int, patch_size: int, norm: str | None) -> nn.Sequential:
@@ -30,7 +32,7 @@ def patch_embed_v2(in_channels: int, channels: int, patch_size: int, norm: str |
         (B, in_channels, H, W) to (B, H', W', channels), for patches of 4: n -> (n - 1) // 2 + 1, twice.
     """
     stride, kernel = patch_size // 2, patch_size // 2 + 1
-    return nn.Sequential(
+    return OverlappingPatches(
         nn.Conv2d(in_channels, channels // 2, kernel, stride, padding=1),
         ToChannelsLast(),
         channels_last_norm(norm, channels // 2) if norm else nn.Identity(),
@@ -40,6 +42,19 @@ def patch_embed_v2(in_channels: int, channels: int, patch_size: int, norm: str |
         ToChannelsLast(),
         channels_last_norm(norm, channels) if norm else nn.Identity(),
     )
+
+
+class OverlappingPatches(nn.Sequential):
+    """The layers of `patch_embed_v2`; what the second convolution reads is large, and computed again in backward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_BHWC = self[1](self[0](x))
+        again = not isinstance(self[2], nn.BatchNorm2d)  # whose statistics would move twice
+        x_BHWC = self[6](recomputed(self._second, x_BHWC) if again else self._second(x_BHWC))
+        return self[7](x_BHWC)
+
+    def _second(self, x_BHWC: Tensor) -> Tensor:
+        return self[5](self[4](self[3](norm_tokens_by(self[2], x_BHWC, for_linear=True))))
 
 
 class PatchMerging(nn.Module):
