@@ -109,8 +109,13 @@ def check_range(raster: Any, peak: float) -> None:
     values = raster.read(out_shape=(raster.count, *size), masked=True).compressed().astype(np.float64)
     if not values.size:
         raise ValueError(f"{raster.name}: every pixel is marked as missing")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{raster.name}: found values that are not finite; declare them as missing, for instance by "
+            "gdal_translate -a_nodata nan"
+        )
     low, typical, high = values.min(), np.percentile(values, 99), values.max()
-    if not np.isfinite(low + high) or low < 0 or typical > peak or high < peak / 100:
+    if low < 0 or typical > peak or high < peak / 100:
         raise ValueError(
             f"{raster.name}: found values from {low:g} to {high:g}, 99 % of them up to {typical:g}; expected 0 to "
             f"{peak:g}. Give the counts that stand for full brightness as peak (--peak)"

@@ -275,6 +275,10 @@ def test_raster_errors(scenes, tmp_path: Path, monkeypatch) -> None:
         (scene(tmp_path / "crs.tif", ms, 2.0, crs="EPSG:32632"), "found coordinate systems"),
         (scene(tmp_path / "range.tif", ms * 16, 2.0), r"expected 0 to 2047. Give the counts"),
         (scene(tmp_path / "scaled.tif", (ms / 2047).astype(np.float32), 2.0), "expected 0 to 2047"),
+        (
+            scene(tmp_path / "nan.tif", np.where(ms < 1000, np.nan, ms).astype(np.float32), 2.0),
+            "are not finite; declare",
+        ),
         (scene(tmp_path / "complex.tif", ms.astype(np.complex64), 2.0), "expected real numbers"),
         (scene(tmp_path / "empty.tif", np.zeros_like(ms), 2.0, nodata=0), "every pixel is marked as missing"),
     ):
