@@ -1,6 +1,7 @@
 """Compiles the C++ scan, once for each state of its source, compiler and machine."""
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 from mamba_vision.utils.atomic import atomic_path
 
 SOURCE = Path(__file__).parent
+_logger = logging.getLogger("mamba_vision.kernels")
 COMPILERS = ("c++", "g++", "clang++")
 # without errno and traps loops over channels become vector instructions; nothing here looks at either
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
@@ -108,6 +110,7 @@ def _build(name: str, sources: Sequence[str], flags: Sequence[str], depends_on: 
         return target
     try:
         with atomic_path(target) as made:
+            _logger.warning("compiling the C++ scan, once: some ten seconds; it is kept in %s", target.parent)
             files = [str(SOURCE / source) for source in sources]
             run = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True, check=False)
             if run.returncode:

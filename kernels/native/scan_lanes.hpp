@@ -34,18 +34,26 @@ typedef int32_t vec_int __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 // 2^x to 1e-7 of its value: 2^n by bits, 2^(x - n) by a polynomial fitted on [-1/2, 1/2]. Zero below -127.
 INLINE vec exp2_of(vec x) {
+#if LANES == 16  // AVX-512 scales by powers of two itself, and knows where their range ends
+    const vec f = (vec)_mm512_reduce_ps((__m512)x, 0), n = x - f;
+#else
     x = x < all(-127.f) ? all(-127.f) : x;  // written so that NaN stays
     x = x > all(128.f) ? all(128.f) : x;
     const vec magic = all(12582912.f + 127.f);  // 1.5 2^23: the sum has no fraction left
     const vec shifted = x + magic;
     const vec f = x - (shifted - magic);
+#endif
     vec p = all(1.3264727e-3f);
     p = p * f + all(9.6715130e-3f);
     p = p * f + all(5.5507336e-2f);
     p = p * f + all(2.4022242e-1f);
     p = p * f + all(6.9314700e-1f);
     p = p * f + all(1.f);
+#if LANES == 16
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
     return p * (vec)((vec_int)shifted << 23);
+#endif
 }
 
 // log(1 + x) for 0 <= x <= 1, as twice the inverse hyperbolic tangent of x / (2 + x), its series fitted.

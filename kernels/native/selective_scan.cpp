@@ -4,6 +4,9 @@
 
 #include <cstdlib>
 #include <new>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 // GCC and Clang each have their way to compile a part of a file for another processor. Chosen by features, not by the
 // names of processors: a newer processor of another name has them too.

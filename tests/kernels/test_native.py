@@ -59,11 +59,13 @@ def test_the_backend_says_why_it_cannot_run(empty_cache):
 
 
 @needs_compiler
-def test_a_failing_compiler_is_quoted_and_leaves_nothing(monkeypatch, empty_cache):
+def test_a_failing_compiler_is_quoted_and_leaves_nothing(monkeypatch, empty_cache, caplog):
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-fno-such-flag"))
     with pytest.raises(BuildError, match=r"-fno-such-flag[\s\S]*failed:[\s\S]*no-such-flag"):
         build_torch_library()
     assert not list(empty_cache.iterdir())
+    (line,) = caplog.messages  # who waits is told what for
+    assert line == f"compiling the C++ scan, once: some ten seconds; it is kept in {empty_cache}"
 
 
 @needs_compiler
