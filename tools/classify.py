@@ -68,16 +68,18 @@ def main(argv: list[str] | None = None) -> int:
     names = picture_names(images, ".png")
     draw = None if args.draw is None else lambda image: args.draw / names[image]
     results = []
-    for result in inferencer.classify(images, args.batch_size, args.topk, draw):
-        results.append(result)
-        pairs = ", ".join(f"{label} {score:.3f}" for label, score in zip(result.labels, result.scores))
-        print(f"{result.image}: {(result.error and 'FAILED') or pairs}", flush=True)
-    if args.csv:
-        write_csv(args.csv, results)
-    if args.json:
-        from mamba_vision.utils.atomic import write_json
+    try:
+        for result in inferencer.classify(images, args.batch_size, args.topk, draw):
+            results.append(result)
+            pairs = ", ".join(f"{label} {score:.3f}" for label, score in zip(result.labels, result.scores))
+            print(f"{result.image}: {(result.error and 'FAILED') or pairs}", flush=True)
+    finally:  # also after Ctrl-C
+        if args.csv:
+            write_csv(args.csv, results)
+        if args.json:
+            from mamba_vision.utils.atomic import write_json
 
-        write_json(args.json, [result.as_dict() for result in results])
+            write_json(args.json, [result.as_dict() for result in results])
     failed = [result for result in results if result.error]
     written = [str(path) for path in (args.csv, args.json, args.draw) if path is not None]
     print(f"{len(results) - len(failed)} of {len(results)} classified" + (f"; {', '.join(written)}" if written else ""))

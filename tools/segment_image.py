@@ -35,6 +35,19 @@ def _share(text: str) -> float:
     return value
 
 
+def write_shares(path: Path, shares: dict[str, list]) -> None:
+    """Write the rows of each picture, after those that an earlier run has written of others."""
+    from mamba_vision.utils.atomic import atomic_path
+
+    head, before = ["image", "class", "share"], []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            first, *before = list(csv.reader(file)) or [head]
+        before = [row for row in before if row and row[0] not in shares] if first == head else []
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *before, *(row for rows in shares.values() for row in rows)])
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     from mamba_vision.utils.quiet import quiet_imports
@@ -45,26 +58,25 @@ def main(argv: list[str] | None = None) -> int:
         images = find_images(args.images, args.recursive)
         with quiet_imports():
             from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer, write_png
-        from mamba_vision.utils.atomic import atomic_path
-
         inferencer = ImageSegmentationInferencer(args.config, args.checkpoint, args.device)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    names, rows, failed = picture_names(images, ".png"), [], []
-    for result in inferencer.segment(images, not args.no_overlay, args.opacity):
-        if result.error:
-            failed.append(result.error)
-            print(f"{result.image}: FAILED", flush=True)
-            continue
-        write_png(args.out / "masks" / names[result.image], result.mask)
-        if result.overlay is not None:
-            write_png(args.out / "overlays" / names[result.image], result.overlay)
-        rows += [[result.image, label, f"{share:.6f}"] for label, share in result.shares.items()]
-        most = ", ".join(f"{label} {100 * share:.1f} %" for label, share in list(result.shares.items())[:4])
-        print(f"{result.image}: {most}", flush=True)
-    with atomic_path(args.out / "shares.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["image", "class", "share"], *rows])
+    names, shares, failed = picture_names(images, ".png"), {}, []
+    try:
+        for result in inferencer.segment(images, not args.no_overlay, args.opacity):
+            if result.error:
+                failed.append(result.error)
+                print(f"{result.image}: FAILED", flush=True)
+                continue
+            write_png(args.out / "masks" / names[result.image], result.mask)
+            if result.overlay is not None:
+                write_png(args.out / "overlays" / names[result.image], result.overlay)
+            shares[result.image] = [[result.image, name, f"{share:.6f}"] for name, share in result.shares.items()]
+            most = ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(result.shares.items())[:4])
+            print(f"{result.image}: {most}", flush=True)
+    finally:  # also after Ctrl-C
+        write_shares(args.out / "shares.csv", shares)
     folders = "masks" if args.no_overlay else "masks, overlays"
     print(f"{len(images) - len(failed)} of {len(images)} segmented; in {args.out}: {folders}, shares.csv")
     for error in failed:

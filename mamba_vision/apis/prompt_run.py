@@ -72,20 +72,32 @@ def segment_pictures(
 ) -> dict[Path, str]:  # fmt: skip
     """Segment pictures into masks/*.png (0 and 255), overlays/*.png, statistics.csv and statistics.json.
 
-    A picture that fails is reported, and the others go on.
+    A picture that fails is reported, and the others go on. The tables are written however the run ends, and keep what
+    an earlier run into the folder said of other pictures.
 
     Returns:
         Path to reason, of those that failed.
     """
     predictor = PromptPredictor(model, options.amp)
-    names, rows, failed = picture_names(pictures, ".png"), [], {}
-    stored = out / "statistics.json"
-    before = json.loads(stored.read_text(encoding="utf-8")) if options.resume and stored.is_file() else []
+    names, rows = picture_names(pictures, ".png"), _read_statistics(out)
+    try:
+        return _segment(predictor, pictures, names, out, options, rows, report)
+    finally:
+        if options.statistics and rows:
+            _write_statistics(out, list(rows.values()))
+
+
+def _segment(
+    predictor: PromptPredictor, pictures: Mapping[Path, Prompts], names: Mapping[str, str], out: Path,
+    options: PromptOptions, rows: dict[str, dict], report: Callable[[str], None],
+) -> dict[Path, str]:  # fmt: skip
+    """What segment_pictures does and returns, with a row a picture put into `rows` as it goes."""
+    failed: dict[Path, str] = {}
     for number, (path, prompts) in enumerate(pictures.items(), start=1):
         label, name = f"[{number}/{len(pictures)}] {path}", names[str(path)]
-        if options.resume and (out / "masks" / name).is_file():
+        measured = not options.statistics or "pixels" in rows.get(str(path), {})
+        if options.resume and measured and (out / "masks" / name).is_file():
             report(f"{label}: {out / 'masks' / name} is there")
-            rows += [row for row in before if row["image"] == str(path)]
             continue
         points = [[*point, int(meant)] for point, meant in zip(prompts.points.tolist(), prompts.labels)]
         row = {"image": str(path), "boxes": prompts.boxes.tolist(), "points": points}
@@ -98,14 +110,12 @@ def segment_pictures(
                 _write(out / "probabilities" / name, np.rint(255 * result.probability).astype(np.uint8))
         except (ValueError, OSError) as error:
             failed[path] = str(error)
-            rows.append({**row, "error": str(error)})
+            rows[str(path)] = {**row, "error": str(error)}
             report(f"{label}: failed: {error}")
             continue
-        rows.append({**row, **result.statistics()})
+        rows[str(path)] = found = {**row, **result.statistics()}
         asked = counted(len(prompts.boxes), len(points)) or "no prompt"
-        report(f"{label}: {asked}; {rows[-1]['pixels']} pixels, {100 * rows[-1]['share']:.1f} %")
-    if options.statistics and rows:
-        _write_statistics(out, rows)
+        report(f"{label}: {asked}; {found['pixels']} pixels, {100 * found['share']:.1f} %")
     return failed
 
 
@@ -118,6 +128,14 @@ def counted(boxes: int, points: int) -> str:
 def _write(path: Path, array: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         Image.fromarray(array).save(temporary)
+
+
+def _read_statistics(out: Path) -> dict[str, dict]:
+    """The rows of an earlier run by their picture; none where there is no table of ours."""
+    try:
+        return {row["image"]: row for row in json.loads((out / "statistics.json").read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _write_statistics(out: Path, rows: list[dict]) -> None:

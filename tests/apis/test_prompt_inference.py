@@ -1,5 +1,7 @@
 """Prompts from Python: three lines from a picture to its mask."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,25 @@ def test_a_run_goes_on_after_a_damaged_picture_and_resumes(model, picture, tmp_p
     segment_pictures(model, pictures, tmp_path / "out", PromptOptions(resume=True), again.append)
     assert sum("is there" in line for line in again) == 1
     assert len((tmp_path / "out" / "statistics.csv").read_text().splitlines()) == 4
+
+
+def test_an_interrupted_run_keeps_its_table_and_other_pictures_keep_their_rows(model, picture, tmp_path):
+    Image.open(picture).save(tmp_path / "second.png")
+    pictures, out = collect_prompts([picture, tmp_path / "second.png"]), tmp_path / "out"
+
+    def stop_after_the_first(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_pictures(model, pictures, out, PromptOptions(), stop_after_the_first)
+    assert [row["image"] for row in json.loads((out / "statistics.json").read_text())] == [str(picture)]
+    again = []
+    segment_pictures(model, pictures, out, PromptOptions(resume=True), again.append)
+    assert "is there" in again[0] and "is there" not in again[1]
+    (out / "statistics.json").unlink()  # as a killed process leaves it: masks without rows are made again
+    segment_pictures(model, pictures, out, PromptOptions(resume=True), again.append)
+    segment_pictures(model, collect_prompts([picture]), out, PromptOptions(), again.append)
+    assert [row["pixels"] >= 0 for row in json.loads((out / "statistics.json").read_text())] == [True, True]
 
 
 def test_prompts_of_many(picture, tmp_path):

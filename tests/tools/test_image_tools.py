@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,12 @@ def test_segment(folder, capsys):
     with (out / "shares.csv").open() as file:
         shares = [float(row["share"]) for row in csv.DictReader(file) if row["image"].endswith("a.png")]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
+    # a second run, of another picture, keeps the rows of the first
+    one = folder / "one.png"
+    one.write_bytes((folder / "images" / "a.png").read_bytes())
+    assert call("segment_image.py", config, folder / "seg.pth", one, "--out", out, "--device", "cpu") == 0
+    with (out / "shares.csv").open() as file:
+        assert {Path(row["image"]).name for row in csv.DictReader(file)} == {"a.png", "b.png", "one.png"}
 
 
 def test_flops(capsys):
