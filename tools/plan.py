@@ -59,6 +59,10 @@ def parse_args() -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value <= 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    for name in ("spacing", "patch_size"):
+        value = getattr(args, name)
+        if value is not None and min(value) <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be three numbers above 0, got {value}")
     if args.folds < 2:
         parser.error(f"--folds must be 2 or more, got {args.folds}")
     args.labels = parse_labels(parser, args.labels)

@@ -1,5 +1,6 @@
 """A trained model as a MONAI bundle: a folder that `python -m monai.bundle run` segments scans with."""
 
+import json
 import platform
 import shutil
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def export_bundle(
     write_json(out / "configs" / "inference.json", _inference(ensemble, plan, tta, low))
     write_json(out / "configs" / "metadata.json", _metadata(plan, name, version, authors))
     write_text(out / "configs" / "logging.conf", _LOGGING)
-    write_text(out / "docs" / "README.md", _readme(plan, name, ensemble, tta))
+    write_text(out / "docs" / "README.md", _readme(plan, name, ensemble, tta) + _measured(ensemble))
     if license_file is not None:
         shutil.copyfile(license_file, out / "LICENSE")
     return out
@@ -243,6 +244,26 @@ network's axes; predictions {"averaged over mirrored copies" if tta == "flips" e
 
 Research only; not for clinical decisions.
 """
+
+
+def _measured(ensemble: VolumeEnsemble) -> str:
+    """What tools/test.py found, if it tested this very checkpoint."""
+    file = Path(ensemble.first.checkpoint)
+    try:
+        found = json.loads((file.parent / "report" / "summary.json").read_text(encoding="utf-8"))
+        same = len(ensemble.models) == 1 and Path(found["checkpoint"]).resolve() == file.resolve()
+        rows = [
+            f"| {name} | {scores['dice']['n']} | {scores['dice']['mean']:.3f} | {scores['hd95_mm']['mean']:.3g} |"
+            for name, scores in found["classes"].items()
+            if scores["dice"]["mean"] is not None and scores["hd95_mm"]["mean"] is not None
+        ]
+        about = f"On {found['tested_on']}, with --tta {found['tta']}:"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if not (same and rows):
+        return ""
+    head = "| label | scans | Dice | HD95 (mm) |\n|---|--:|--:|--:|"
+    return "\n".join(["\n## Measured", "", about, "", head, *rows, ""])
 
 
 def _networks(ensemble: VolumeEnsemble) -> str:

@@ -133,6 +133,8 @@ def plan_dataset(
         beside = Path(nnunet_plans).with_name("splits_final.json")
         splits = beside if splits is None and beside.is_file() else splits
     given = splits
+    if given is not None:
+        load_splits(given)  # before all scans are read
     dataset, work_dir = Path(dataset), Path(work_dir)
     if folds < 2:
         raise ValueError(f"folds: expected 2 or more, found {folds}")

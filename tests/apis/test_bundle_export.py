@@ -134,6 +134,17 @@ def test_the_metadata_and_the_networks_sizes(work, scans, tmp_path):
     assert workflow.check_properties() == []
 
 
+def test_the_card_has_the_scores_of_this_checkpoint_alone(work, tmp_path):
+    score = {"dice": {"n": 3, "mean": 0.8765}, "hd95_mm": {"n": 3, "mean": 4.5}}
+    summary = {"checkpoint": str(work / "best_dice_epoch_3.pth"), "tested_on": "3 scans", "tta": "flips"}
+    (work / "report").mkdir()
+    for checkpoint, told in ((summary["checkpoint"], True), (str(work / "epoch_9.pth"), False)):
+        content = {**summary, "checkpoint": checkpoint, "classes": {"gray": score}}
+        (work / "report" / "summary.json").write_text(json.dumps(content))
+        card = (export_bundle(work, tmp_path / "bundle") / "docs" / "README.md").read_text()
+        assert ("On 3 scans, with --tta flips:" in card and "| gray | 3 | 0.876 | 4.5 |" in card) == told
+
+
 def test_folds_are_averaged_in_it(tmp_path, scans):
     work = make_work_dir(tmp_path / "work")
     for fold in (0, 1):

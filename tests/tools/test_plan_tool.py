@@ -60,6 +60,7 @@ def test_what_is_not_there_or_not_understood(tmp_path, monkeypatch, capsys):
         (("--modle", "x"), "unrecognized arguments"),
         (("--folds", "1"), "--folds must be 2 or more"),
         (("--vram", "0"), "--vram must be above 0"),
+        (("--spacing", "0", "1", "1"), "--spacing must be three numbers above 0"),
         (("--labels", "liver"), "--labels takes VALUE=NAME such as 1=liver, got 'liver'"),
         (("--labels", "1=a", "2=a"), "the name 'a' is given twice"),
         (("--model", "resnet"), "invalid choice: 'resnet'"),
