@@ -4,11 +4,13 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
+from recorded import recorded
 from torch import nn
 
 from mamba_vision.checkpoints import load_published
 from mamba_vision.kernels import selective_scan
 from mamba_vision.models.backbones import LocalVim, LocalVMamba
+from mamba_vision.models.backbones.local_vim import ARCHS as LOCAL_VIM_ARCHS
 from mamba_vision.models.mixers import BiAttention, LocalSS2D, MultiMamba
 from mamba_vision.models.necks import SimpleFPN
 from mamba_vision.scan_orders import return_tokens
@@ -62,7 +64,7 @@ def test_channel_attention(golden):
     case.check(gradients(case, attn, names, output=out), output=out)
 
 
-@pytest.mark.parametrize("name", ["vim_layer", "vim_layer_square", "vim_layer_middle_cls", "vim_layer_search"])
+@pytest.mark.parametrize("name", recorded("localmamba", "MultiMamba"))
 def test_vim_layer(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
@@ -77,7 +79,7 @@ def test_vim_layer(golden, name):
     case.check(gradients(case, mixer, names, output=out), output=out)
 
 
-@pytest.mark.parametrize("name", ["ss2d_layer", "ss2d_search"])
+@pytest.mark.parametrize("name", recorded("localmamba", "SS2D"))
 def test_vmamba_layer(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
@@ -90,13 +92,14 @@ def test_vmamba_layer(golden, name):
     case.check(gradients(case, mixer, names, output=out), output=out)
 
 
-@pytest.mark.parametrize(
-    "name", ["vim_micro", "vim_micro_resized", "vim_micro_middle_cls", "vim_micro_search", "local_vim_tiny"]
-)
+LOCAL_VIMS = [f"local_vim_{name}" for name in LOCAL_VIM_ARCHS]
+
+
+@pytest.mark.parametrize("name", recorded("localmamba", "VisionMamba", *LOCAL_VIMS))
 def test_vim_classifier(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
-    backbone = LocalVim(**vim_settings(kw)) if kw else LocalVim(name.removeprefix("local_vim_"))
+    backbone = LocalVim(**vim_settings(kw)) if "embed_dim" in kw else LocalVim(name.removeprefix("local_vim_"))
     model = classifier(backbone, case.outputs["logits"]["shape"][1])
     names = load_published(model, {"state_dict": case.state_dict()}, skip=["backbone.rope.*"]).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters
@@ -110,11 +113,12 @@ def test_vim_classifier(golden, name):
     case.check(gradients(case, model, names, **outputs), **outputs)
 
 
-@pytest.mark.parametrize("name", ["vssm_micro", "local_vssm_tiny"])
+@pytest.mark.parametrize("name", recorded("localmamba", "VSSM", "local_vssm_tiny", "local_vssm_small"))
 def test_vmamba_classifier(golden, name):
     case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
-    backbone = LocalVMamba(**(vmamba_settings(kw) if kw else {}), out_indices=(-1,))
+    settings = vmamba_settings(kw) if "dims" in kw else dict(arch=name.removeprefix("local_vssm_"))
+    backbone = LocalVMamba(**settings, out_indices=(-1,))
     model = classifier(backbone, case.outputs["logits"]["shape"][1])
     names = load_published(model, {"model": case.state_dict()}).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters
@@ -127,8 +131,9 @@ def test_vmamba_classifier(golden, name):
     case.check(gradients(case, model, names, **outputs), **outputs)
 
 
-def test_vim_dense_features(golden):
-    case = golden("localmamba/vim_backbone_micro")
+@pytest.mark.parametrize("name", recorded("localmamba", "Backbone_LocalVisionMamba"))
+def test_vim_dense_features(golden, name):
+    case = golden(f"localmamba/{name}")
     kw = case.source["kwargs"]
     model = LocalVim(**vim_settings(kw), out_type="featmap", out_indices=kw["out_indices"]).eval()
     names = load_published(model, case.state_dict(), skip=["rope.*"]).loaded
@@ -137,12 +142,15 @@ def test_vim_dense_features(golden):
     case.check(gradients(case, model, names, **maps), **maps)
 
 
-def test_vmamba_dense_features(golden):
-    case = golden("localmamba/vssm_backbone_micro")
-    model = LocalVMamba(**vmamba_settings(case.source["kwargs"])).eval()
-    load_published(model, case.state_dict())
+@pytest.mark.parametrize("name", recorded("localmamba", "Backbone_LocalVSSM"))
+def test_vmamba_dense_features(golden, name):
+    case = golden(f"localmamba/{name}")
+    kw = case.source["kwargs"]
+    model = LocalVMamba(**vmamba_settings(kw), out_indices=kw["out_indices"]).eval()
+    names = load_published(model, case.state_dict()).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters
-    case.check(**{f"stage{i}": one for i, one in enumerate(model(case.inputs()["image"]))})
+    maps = {f"stage{i}": one for i, one in enumerate(model(case.inputs()["image"]))}
+    case.check(gradients(case, model, names, **maps), **maps)
 
 
 def test_simple_fpn(golden):

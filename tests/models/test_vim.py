@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmseg.models import EncoderDecoder
+from recorded import recorded
 
 from mamba_vision.checkpoints import CheckpointError, load_published
 from mamba_vision.kernels import selective_scan
@@ -88,7 +89,7 @@ def gradients(case, model: torch.nn.Module, names: dict[str, str], **outputs) ->
     return {name: parameters[names[name]].grad for name in case.gradients}
 
 
-@pytest.mark.parametrize("name", ["mixer_v2", "mixer_v2_nodivide_scale", "mixer_v1", "mixer_none"])
+@pytest.mark.parametrize("name", recorded("vim", "Mamba"))
 def test_mixer(golden, name):
     case = golden(f"vim/{name}")
     kw = case.source["kwargs"]
@@ -98,32 +99,20 @@ def test_mixer(golden, name):
     case.check(gradients(case, mixer, names, y=y), y=y)
 
 
-def test_block(golden):
-    case = golden("vim/block_rms_fused")
-    block = AddNormBlock(case.source["kwargs"]["d_model"], dict(type="BidirectionalMamba"))
+@pytest.mark.parametrize("name", recorded("vim", "create_block"))
+def test_block(golden, name):
+    case = golden(f"vim/{name}")
+    kw = case.source["kwargs"]
+    mixer = dict(type="BidirectionalMamba", **mixer_options(kw))
+    norm = "rms" if kw["rms_norm"] else "ln"
+    block = AddNormBlock(kw["d_model"], mixer, norm, kw["norm_epsilon"], residual_in_fp32=kw["residual_in_fp32"])
     names = load_published(block, case.state_dict()).loaded
     inputs = case.inputs()
-    hidden, residual = block(inputs["x"], inputs["residual"])
+    hidden, residual = block(inputs["x"], inputs.get("residual"))
     case.check(gradients(case, block, names, hidden=hidden, residual=residual), hidden=hidden, residual=residual)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model_bidirectional_pairs",
-        "model_double_token",
-        "model_flip_rope",
-        "model_head_token",
-        "model_last_token",
-        "model_max_pool",
-        "model_mean_layernorm_nofuse",
-        "model_middle_nonsquare",
-        "model_rope",
-        "model_rope_middle",
-        "model_stride8",
-        "vim_tiny_224",
-    ],
-)
+@pytest.mark.parametrize("name", recorded("vim", "VisionMamba"))
 def test_classifier(golden, name):
     case = golden(f"vim/{name}")
     kw, call = case.source["kwargs"], case.source.get("call", {})
@@ -143,7 +132,7 @@ def test_classifier(golden, name):
     case.check(gradients(case, model, names, **outputs), **outputs)
 
 
-@pytest.mark.parametrize("name", ["seg_fpn", "seg_residual_rope"])
+@pytest.mark.parametrize("name", recorded("vim", "VisionMambaSeg"))
 def test_dense_features(golden, name):
     case = golden(f"vim/{name}")
     model = MODELS.build(segmentation_config(case.source["kwargs"])).eval()
@@ -153,8 +142,9 @@ def test_dense_features(golden, name):
     case.check(gradients(case, model, names, **maps), **maps)
 
 
-def test_upernet(golden):
-    case = golden("vim/seg_upernet")
+@pytest.mark.parametrize("name", recorded("vim", "VisionMambaSeg+UPerHead+FCNHead"))
+def test_upernet(golden, name):
+    case = golden(f"vim/{name}")
     kw = case.source["kwargs"]
     with DefaultScope.overwrite_default_scope("mmseg"):
         model = EncoderDecoder(
@@ -169,10 +159,15 @@ def test_upernet(golden):
     case.check(decode=model.decode_head(maps), auxiliary=model.auxiliary_head(maps), **outputs)
 
 
-def test_published_position_resize(golden):
-    case = golden("vim/pos_embed_14_to_27")
+@pytest.mark.parametrize("name", recorded("vim", "interpolate_pos_embed"))
+def test_published_position_resize(golden, name):
+    case = golden(f"vim/{name}")
+    kw = case.source["kwargs"]
+    sides = [round(tokens**0.5) for tokens in (kw["old_tokens"] - kw["extra_tokens"], kw["num_patches"])]
+    old, new = ((side, side) for side in sides)
+    place = ("none", "middle", "head_tail")[kw["extra_tokens"]]
     table = case.state_dict()["pos_embed"]
-    case.check(pos_embed=resize_with_class_rows(table, (14, 14), (27, 27), "middle", published=True))
+    case.check(pos_embed=resize_with_class_rows(table, old, new, place, published=True))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmseg.models import EncoderDecoder
+from recorded import recorded
 from torch import nn
 
 from mamba_vision.checkpoints import load_published
@@ -29,9 +30,14 @@ def first(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def activation_of(kw: dict, name: str, default: str) -> str:
+    """Our name of a published activation, which may be a class, 'torch.nn.GELU'."""
+    return str(kw.get(name, default)).rpartition(".")[2].lower()
+
+
 def mixer_of(kw: dict) -> nn.Module:
     """Our mixer with a recorded layer's published options."""
-    act = str(kw.get("act_layer", "silu")).rpartition(".")[2].lower()  # 'torch.nn.GELU'
+    act = activation_of(kw, "act_layer", "silu")
     options = dict(d_state=kw["d_state"], dt_rank=kw.get("dt_rank", "auto"), ssm_ratio=kw["ssm_ratio"], act=act)
     options |= dict(
         d_conv=kw.get("d_conv", 3), conv_bias=kw.get("conv_bias", True), ssm_init=kw.get("initialize", "v0")
@@ -103,12 +109,9 @@ def test_grouped_scan(golden):
     case.check({name: value.grad for name, value in given.items()}, y=y)
 
 
-@pytest.mark.parametrize(
-    "name", ["v0", "v01", "v03_nozact_oact_no32", "v051d_noz", "v052d3_noz_onefile", "v052d_noz", "v052dc_noz",
-             "v05_noz", "v05_noz_cl", "m0_noz"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", recorded("vmamba", "SS2D", without=("outnorms",)))
 def test_mixer(golden, name):
-    case = golden(f"vmamba/ss2d_{name}")
+    case = golden(f"vmamba/{name}")
     kw = case.source["kwargs"]
     net = nn.Module()  # a mixer where the network's table of names expects one
     net.layers = nn.ModuleList([nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"op": mixer_of(kw)})])})])
@@ -134,14 +137,18 @@ def test_output_norms(golden):
     case.check(**outputs)
 
 
-@pytest.mark.parametrize("name", ["vss_block", "vss_block_gmlp_postnorm"])
+@pytest.mark.parametrize("name", recorded("vmamba", "VSSBlock"))
 def test_block(golden, name):
     case = golden(f"vmamba/{name}")
     kw = case.source["kwargs"]
     mixer = dict(d_state=kw["ssm_d_state"], ssm_ratio=kw["ssm_ratio"], conv_bias=kw.get("ssm_conv_bias", True))
+    mixer |= dict(dt_rank=kw.get("ssm_dt_rank", "auto"), d_conv=kw.get("ssm_conv", 3))
+    mixer |= dict(ssm_init=kw.get("ssm_init", "v0"), act=activation_of(kw, "ssm_act_layer", "silu"))
     mixer |= options_of(kw["forward_type"])
     options = dict(mlp_ratio=kw["mlp_ratio"], gmlp=kw.get("gmlp", False), post_norm=kw.get("post_norm", False))
-    block = VSSBlock(kw["hidden_dim"], mixer, "ln", **options)
+    options |= dict(mlp_act=activation_of(kw, "mlp_act_layer", "gelu"))
+    norm = "bn" if "Batch" in kw["norm_layer"] else "ln"
+    block = VSSBlock(kw["hidden_dim"], mixer if kw["ssm_ratio"] > 0 else None, norm, **options)
     names = load_published(block, case.state_dict()).loaded
     x = case.inputs()["x"]
     y = first(block(last(x))) if kw["channel_first"] else block(x)
@@ -165,20 +172,7 @@ def test_stems(golden):
     case.check(**outputs)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "vssm_v2_micro",
-        "vssm_v0_micro",
-        "vssm_m2_micro",
-        "vssm_options_micro",
-        "vssm_v0_legacy_names",
-        "vssm_v0_onefile_names",
-        "vmamba_tiny_s1l8",
-        "vmamba_tiny_s2l5",
-        "vanilla_vmamba_tiny",
-    ],
-)
+@pytest.mark.parametrize("name", recorded("vmamba", "VSSM"))
 def test_classifier(golden, name):
     case = golden(f"vmamba/{name}")
     kw = case.source["kwargs"]
@@ -197,13 +191,16 @@ def test_classifier(golden, name):
     case.check(gradients(case, model, names, **outputs), **outputs)
 
 
-def test_dense_features(golden):
-    case = golden("vmamba/backbone_tiny_s1l8")
-    model = VMamba(**settings_of(case.source["kwargs"])).eval()
-    load_published(model, case.state_dict())
+@pytest.mark.parametrize("name", recorded("vmamba", "Backbone_VSSM"))
+def test_dense_features(golden, name):
+    case = golden(f"vmamba/{name}")
+    kw = case.source["kwargs"]
+    model = VMamba(**settings_of(kw), out_indices=kw["out_indices"]).eval()
+    names = load_published(model, case.state_dict(), skip=BATCH_COUNTS).loaded
     assert sum(p.numel() for p in model.parameters()) == case.parameters
     maps = model(case.inputs()["x"])
-    case.check(**{f"out{i}": m for i, m in enumerate(maps)})
+    outputs = {f"out{i}": m for i, m in zip(kw["out_indices"], maps)}
+    case.check(gradients(case, model, names, **outputs), **outputs)
     assert all(m.is_contiguous() for m in maps)
 
 
