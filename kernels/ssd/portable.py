@@ -32,10 +32,10 @@ def ssd_chunked(
     x, step = x.reshape(*shape, P), step.reshape(shape)
     B, C = (M.reshape(batch, chunks, Q, groups, N) for M in (B, C))
     state = state.reshape(batch, groups, heads // groups, P, N)
-    decay = torch.cumsum(step * A.reshape(groups, -1), dim=2)  # log of the decay from before the chunk to behind t
+    log_decay = step * A.reshape(groups, -1)
     xs = x * step.unsqueeze(-1)
 
-    # inside a chunk: from r to t >= r. Forbidden pairs become exp(-inf), not inf * 0
+    # inside a chunk: from r to t >= r
     allowed = torch.ones(Q, Q, dtype=torch.bool, device=x.device).tril()
     if segment is not None:
         segment = segment.reshape(batch, chunks, Q)
@@ -43,13 +43,18 @@ def ssd_chunked(
         allowed = (allowed & same)[..., None, None]
     else:
         allowed = allowed[..., None, None]
-    between = (decay.unsqueeze(3) - decay.unsqueeze(2)).masked_fill(~allowed, -torch.inf).exp()
+    # The difference of two sums from the chunk's start: where steps are large, little would be left of it in float32.
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    decay = torch.cumsum(log_decay.to(wide), dim=2)  # from before the chunk to behind t
+    whole = (decay.unsqueeze(3) - decay.unsqueeze(2)).to(x.dtype)
+    # forbidden pairs become exp(-inf), not inf * 0
+    between = whole.masked_fill(~allowed, -torch.inf).exp()
     scores = torch.einsum("bktgn,bkrgn->bktrg", C, B)
     y = torch.einsum("bktrg,bktrgh,bkrghp->bktghp", scores, between, xs)
 
     # what a chunk adds to the state behind it, and how much of the state before it survives
-    to_end = (decay[:, :, -1:] - decay).exp()
-    survives, from_start = decay[:, :, -1].exp(), decay.exp()
+    from_start = decay.to(x.dtype).exp()
+    to_end, survives = whole[:, :, -1].exp(), from_start[:, :, -1]
     if segment is not None:
         last = segment[:, :, -1]
         before = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)

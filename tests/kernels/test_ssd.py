@@ -147,3 +147,18 @@ def test_errors(change, message):
     shapes = {"x": (1, 4, 6, 5), "dt": (1, 4, 6), "A": (6,), "B": (1, 4, 2, 2), "C": (1, 4, 2, 2), **change}
     with pytest.raises(ValueError, match=message):
         ssd(**{k: torch.ones(s) for k, s in shapes.items()})
+
+
+def test_large_steps_cost_no_precision():
+    """Between steps that forget everything, decays close to one keep theirs; chunks as long as Mamba-2's."""
+    torch.manual_seed(0)
+    inputs = {
+        "x": torch.randn(1, 300, 4, 8, dtype=torch.float64),
+        "dt": 2 * torch.randn(1, 300, 4, dtype=torch.float64),
+        "A": -16 * torch.rand(4, dtype=torch.float64) - 0.5,
+        "B": torch.randn(1, 300, 1, 16, dtype=torch.float64),
+        "C": torch.randn(1, 300, 1, 16, dtype=torch.float64),
+        "dt_bias": torch.randn(4, dtype=torch.float64) + 3,
+    }
+    with use_backend("portable"):
+        compare(lambda **k: ssd(**k, dt_softplus=True, chunk_size=256), inputs, dtype=torch.float32, tolerance=4e-6)
