@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from mamba_vision.utils.tool_exit import run_tool
+from mamba_vision.utils.wording import command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     console.print(
         f"{path}: {', '.join(step.name for step in choice.steps) or 'no step helps; nothing will be removed'}"
     )
-    console.print(f"Next: python tools/segment.py {args.work_dir} SCANS --out predictions")
+    next_command = command("tools/segment.py", args.work_dir, "SCANS", "--out", "predictions")
+    console.print(f"Next: {next_command}", markup=False)
     return 0
 
 

@@ -17,6 +17,7 @@ from mamba_vision.apis.postprocessing_choice import (
     mean_dice,
     mean_over_cases,
 )
+from mamba_vision.utils import wording
 from mamba_vision.utils.atomic import write_json
 from mamba_vision.volumes.components import POSTPROCESSING_FILE
 from mamba_vision.volumes.reading import read_volume
@@ -65,10 +66,10 @@ class BestConfiguration:
     def command(self) -> str:
         """How to segment new scans with it."""
         first, *others = self.best.work_dirs
-        parts = [f"python tools/segment.py {first} SCANS --out predictions"]
-        parts += [f"--ensemble {' '.join(map(str, others))} --postprocessing {self.postprocessing}"] * bool(others)
-        parts += [f"--folds {' '.join(self.best.predictions.folds)}"]
-        return " ".join(parts)
+        words = [Path(first), "SCANS", "--out", "predictions"]
+        if others:
+            words += ["--ensemble", *map(Path, others), "--postprocessing", self.postprocessing]
+        return wording.command("tools/segment.py", *words, "--folds", *self.best.predictions.folds)
 
 
 def find_best_configuration(

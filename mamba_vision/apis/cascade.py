@@ -16,6 +16,7 @@ from mamba_vision.apis.volume_ensemble import model_folders
 from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_model import checkpoint_hash, init_volume_model
 from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.wording import command
 from mamba_vision.volumes.cache import CachedCase, plan_hash
 from mamba_vision.volumes.parallel import for_each
 from mamba_vision.volumes.plan import Plan
@@ -71,7 +72,9 @@ def _fold_folders(lowres: Path, folds: Sequence[int]) -> dict[int, Path]:
         except FileNotFoundError:
             missing.append(fold)
     if missing:
-        commands = "".join(f"\n  python tools/train.py {lowres / 'config.py'} --fold {fold}" for fold in missing)
+        commands = "".join(
+            f"\n  {command('tools/train.py', lowres / 'config.py', '--fold', str(fold))}" for fold in missing
+        )
         raise ValueError(f"{lowres}: no trained model of fold {', '.join(map(str, missing))}. Train first:{commands}")
     return places
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from mmengine.config import Config
 
+from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.segmentation_files import SegmentOptions
 from mamba_vision.apis.segmentation_run import Reporter, segment_scans
 from mamba_vision.apis.segmentation_workers import segment_on_devices
@@ -108,7 +108,7 @@ def cross_validate(
         ValueError: no labelled cases, or some that could not be segmented.
     """
     folder = Path(work_dir)
-    cfg = Config.fromfile(folder / "config.py")
+    cfg = load_config(folder / "config.py")
     if not cfg.get("scans") or not cfg.get("splits"):
         raise ValueError(f"{cfg.filename}: expected a planned configuration with `scans` and `splits`")
     splits = load_splits(cfg.splits)

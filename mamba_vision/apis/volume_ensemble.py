@@ -16,7 +16,9 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.volume_model import choose_device, find_checkpoint, init_volume_model
+from mamba_vision.utils.wording import command
 from mamba_vision.volumes.components import POSTPROCESSING_FILE, KeepLargest, load_steps
 from mamba_vision.volumes.planning import Plan
 
@@ -187,11 +189,10 @@ def fold_folder(folder: Path, fold: str) -> Path:
     inner = folder / f"fold_{fold}"
     if _has_checkpoint(inner):
         return inner
-    if _has_checkpoint(folder) and str(Config.fromfile(folder / "config.py").get("fold", "")) == fold:
+    if _has_checkpoint(folder) and str(load_config(folder / "config.py").get("fold", "")) == fold:
         return folder  # trained without --fold: the one that config.py names
-    raise FileNotFoundError(
-        f"{inner}: no checkpoint; train it first: python tools/train.py {folder / 'config.py'} --fold {fold}"
-    )
+    first = command("tools/train.py", folder / "config.py", "--fold", fold)
+    raise FileNotFoundError(f"{inner}: no checkpoint; train it first: {first}")
 
 
 def _has_checkpoint(folder: Path) -> bool:

@@ -13,9 +13,8 @@ from torch import nn
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.registry import MODELS
 from mamba_vision.utils.quiet import quiet_imports
+from mamba_vision.utils.wording import command
 from mamba_vision.volumes.planning import Plan
-
-_TRAIN_FIRST = "train first: python tools/train.py {}"
 
 
 def init_volume_model(
@@ -111,7 +110,7 @@ def find_checkpoint(folder: Path | None) -> Path:
             return last
     if by_age:
         return by_age[0]
-    hint = _TRAIN_FIRST.format(folder / "config.py")
+    hint = f"train first: {command('tools/train.py', folder / 'config.py')}"
     raise FileNotFoundError(f"{folder}: no checkpoint (best_*.pth, epoch_*.pth); {hint}, or name one")
 
 
