@@ -14,6 +14,7 @@ from rich.table import Table
 from mamba_vision.evaluation.run_comparison import Difference, compare_runs
 from mamba_vision.evaluation.score_summary import LOWER_IS_BETTER, SCORES, read_cases
 from mamba_vision.utils.atomic import write_text
+from mamba_vision.utils.wording import count
 from mamba_vision.visualization.score_plots import differences_figure
 
 LEVEL = 0.05  # of significance
@@ -61,7 +62,7 @@ def compare_folders(
         2.0 ** (1 - most) * tests, 1.0
     )  # the signed-rank test's smallest p, where all signs agree, times Holm's factor
     if least >= LEVEL:
-        counted = f"With {most} pairs and {tests} test{'s' * (tests != 1)}"
+        counted = f"With {count(most, 'pair')} and {count(tests, 'test')}"
         notes.append(
             f"{counted} no corrected p can be below {least:.2g}: more cases or fewer metrics could show a difference."
         )
