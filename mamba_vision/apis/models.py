@@ -46,6 +46,13 @@ def get_model(
         CheckpointError: that file does not fit, or is not safe to read.
     """
     variant = find_variant(name)
+    if isinstance(pretrained, bool):
+        if pretrained:
+            raise ValueError("pretrained: found True, expected a file of weights; configs/*/metafile.yml say where "
+                             "published ones are")  # fmt: skip
+        pretrained = None
+    if in_chans is not None and in_chans < 1:
+        raise ValueError(f"in_chans: found {in_chans}, expected at least 1")
     given = dict(options)
     for key, value in (("in_channels", in_chans), ("scan", scan)):
         if value is not None:

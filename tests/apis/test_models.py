@@ -120,6 +120,8 @@ def test_spelling():
         (dict(name="umamba_bot_tiny", features_only=True), "features_only: umamba_bot_tiny is a whole network"),
         (dict(name="vim_test", features_only=True, num_classes=3), "num_classes: found 3 with features_only"),
         (dict(name="vim_test", features_only=True, out_type="raw"), "out_type: found 'raw'"),
+        (dict(name="vim_test", pretrained=True), "pretrained: found True, expected a file"),
+        (dict(name="vim_test", in_chans=0), "in_chans: found 0"),
         (dict(name="vim_test", out_type="featmap"), "out_type: found 'featmap' for a classifier"),
     ],
 )
