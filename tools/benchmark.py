@@ -411,10 +411,12 @@ PUBLISHED_MODELS = {
 def run_model(name: str, args: argparse.Namespace, device: str, published: dict) -> dict:
     """Samples a second of inference and of training (forward and backward, no optimizer), under autocast; peak MiB.
 
-    On a GPU twice: launched one by one, and replayed as one CUDA graph, which takes the host out of it.
+    On a GPU twice: launched one by one, and replayed as CUDA graphs (`mamba_vision.cuda_graphed`), which takes the host
+    out of it.
     """
     import torch
 
+    from mamba_vision.models.cuda_graphs import cuda_graphed, without_cuda_graphs
     from mamba_vision.registry import MODELS
 
     kind, _, arch = name.partition(":")
@@ -448,9 +450,13 @@ def run_model(name: str, args: argparse.Namespace, device: str, published: dict)
             row[f"{key}_per_s"] = size[0] / wall_time(runs, max(5, args.repeats // 3)) * 1e6
             row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
             try:
-                row[f"{key}_graph_per_s"] = size[0] / graph_time(runs[0], max(5, args.repeats // 3)) * 1e6
-            except RuntimeError as error:  # something in the model can't be captured
+                cuda_graphed(model)
+                runs[0]()
+                row[f"{key}_graph_per_s"] = size[0] / wall_time(runs, max(5, args.repeats // 3)) * 1e6
+                row[f"{key}_graph_MiB"] = torch.cuda.max_memory_allocated() / 2**20
+            except (RuntimeError, ValueError) as error:  # something in the model can't be captured
                 print(f"{name}, {key}: no CUDA graph: {str(error).splitlines()[0]}")
+            without_cuda_graphs(model)
         else:
             row[f"{key}_per_s"] = size[0] / time_cpu(runs, 1) * 1e6
     print(f"\n{name} {size}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items() if isinstance(v, float)))
@@ -477,24 +483,6 @@ def wall_time(runs, repeats: int) -> float:
         runs[i % len(runs)]()
     torch.cuda.synchronize()
     return (perf_counter() - start) / repeats * 1e6
-
-
-def graph_time(run, repeats: int) -> float:
-    """Microseconds of a replay, the call captured as a CUDA graph."""
-    import torch
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run()
-        run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    for _ in range(2):
-        graph.replay()
-    return wall_time([graph.replay], repeats)
 
 
 def plot(results: list[dict], path: Path) -> None:
