@@ -19,7 +19,7 @@ from mamba_vision.kernels import (
     published_cuda,
     published_mamba2,
     published_ops,
-    selective_state_update,
+    published_steps,
 )
 
 _ours: dict[str, ModuleType] = {}
@@ -102,7 +102,7 @@ def _contents() -> dict[str, dict[str, Any]]:
     norms = of(published_ops, "RMSNorm", "layer_norm_fn", "rms_norm_fn")
     gated_norms = of(published_mamba2, "layernorm_fn", "rmsnorm_fn")
     gated_norms |= {"LayerNorm": published_mamba2.GatedLayerNorm, "RMSNorm": published_mamba2.GatedRMSNorm}
-    convolutions = of(published_ops, "causal_conv1d_fn", "causal_conv1d_update")
+    convolutions = of(published_ops, "causal_conv1d_fn") | of(published_steps, "causal_conv1d_update")
     layers = _layers("Mamba", "Mamba2")
     return {
         "mamba_ssm": {"__getattr__": layers, **of(published_ops, "selective_scan_fn", "mamba_inner_fn")},
@@ -115,7 +115,7 @@ def _contents() -> dict[str, dict[str, Any]]:
         "mamba_ssm.ops": {},
         "mamba_ssm.ops.selective_scan_interface": scans,
         "mamba_ssm.ops.triton": {},
-        "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
+        "mamba_ssm.ops.triton.selective_state_update": of(published_steps, "selective_state_update"),
         "mamba_ssm.ops.triton.layernorm": norms,
         "mamba_ssm.ops.triton.layer_norm": norms,
         "mamba_ssm.ops.triton.layernorm_gated": gated_norms,

@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.kernels.backends import use_backend
-from mamba_vision.kernels.causal_conv1d import causal_conv1d, causal_conv1d_update
+from mamba_vision.kernels.causal_conv1d import causal_conv1d
 from mamba_vision.kernels.selective_scan import selective_scan
 
 __all__ = [
     "RMSNorm",
     "bimamba_inner_fn",
     "causal_conv1d_fn",
-    "causal_conv1d_update",
     "layer_norm_fn",
     "mamba_inner_fn",
     "mamba_inner_fn_no_out_proj",

@@ -206,6 +206,25 @@ def test_what_vision_models_import_beside_the_layers(installed):
             call()
 
 
+def test_steps_of_chosen_states(installed):
+    """Each row of a batch may continue another one of many states."""
+    from causal_conv1d import causal_conv1d_update
+    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+
+    states, rows, x = torch.randn(5, 3, 4), torch.tensor([4, 1], dtype=torch.int32), torch.randn(2, 3)
+    inputs = (x, torch.rand(2, 3), -torch.rand(3, 4), torch.randn(2, 4), torch.randn(2, 4))
+    for step, option in (
+        (lambda s, **k: causal_conv1d_update(x, s, torch.ones(3, 4), **k), "conv_state_indices"),
+        (lambda s, **k: selective_state_update(s, *inputs, **k), "state_batch_indices"),
+    ):
+        given = states.clone()
+        alone, want = states[rows.long()].clone(), states.clone()
+        out = step(alone)
+        want[rows.long()] = alone
+        torch.testing.assert_close(step(given, **{option: rows}), out)
+        assert torch.equal(given, want)
+
+
 def test_blocks_of_both_versions(installed):
     from mamba_ssm.modules.block import Block
     from mamba_ssm.modules.mamba_simple import Block as OldBlock
