@@ -11,7 +11,7 @@ from mamba_vision.scan_orders.base import (
     side_by_side,
     token_grid,
 )
-from mamba_vision.scan_orders.class_tokens import around_class_tokens, orders_around, sequence_order
+from mamba_vision.scan_orders.class_tokens import around_class_tokens, grid_orders, orders_around, sequence_order
 from mamba_vision.scan_orders.combined import Combined, Prompted
 from mamba_vision.scan_orders.cross import Cascade, Cross
 from mamba_vision.scan_orders.hilbert import Hilbert
@@ -55,6 +55,7 @@ __all__ = [
     "clear_cache",
     "fold",
     "gather_tokens",
+    "grid_orders",
     "hold_orders",
     "insert_tokens",
     "invert",

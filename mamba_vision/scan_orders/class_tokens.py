@@ -54,9 +54,11 @@ def sequence_order(
         (K, L) int64.
 
     Raises:
-        ValueError: the order reads every line of the grid by itself.
+        ValueError: the order reads every line of the grid by itself, or wants other tokens besides the grid's.
     """
     _check_whole(scan, grid)
+    if _extra_tokens(scan, grid, places):
+        return scan(grid, device).indices
     if places and 1 in scan.grid_ranks:
         return scan((math.prod(grid) + len(places),), device).indices
     return around_class_tokens(scan(grid, device), places)
@@ -70,10 +72,10 @@ def orders_around(
     An order that knows of these class tokens itself (`extra_tokens`) is asked as it is.
 
     Raises:
-        ValueError: the order reads every line of the grid by itself.
+        ValueError: the order reads every line of the grid by itself, or wants other tokens besides the grid's.
     """
     _check_whole(scan, grid)
-    if tuple(scan.extra_tokens(grid)) == tuple(places):
+    if _extra_tokens(scan, grid, places) or not places:
         return scan(grid, device)
     indices = sequence_order(scan, grid, places, device)
     return Orders(indices, invert(indices, math.prod(grid) + len(places)), tuple(grid))
@@ -84,3 +86,22 @@ def _check_whole(scan: ScanOrder, grid: tuple[int, ...]) -> None:
         raise ValueError(
             f"scan: found {scan.name!r}, which reads every line of the grid by itself, expected an order of all tokens"
         )
+
+
+def grid_orders(scan: ScanOrder, grid: tuple[int, ...], device: torch.device | str | None = None) -> Orders:
+    """The orders over a grid's own tokens, of a map that has no others.
+
+    Raises:
+        ValueError: the order wants tokens besides the grid's.
+    """
+    _extra_tokens(scan, grid, ())
+    return scan(grid, device)
+
+
+def _extra_tokens(scan: ScanOrder, grid: tuple[int, ...], places: tuple[int, ...]) -> tuple[int, ...]:
+    """The order's own tokens besides the grid's, which must be the ones that are there."""
+    extra = tuple(scan.extra_tokens(grid))
+    if extra and extra != tuple(places):
+        there = f"tokens {tuple(places)}" if places else "none"
+        raise ValueError(f"scan: found {scan.name!r}, which wants tokens {extra} besides the grid's; there are {there}")
+    return extra

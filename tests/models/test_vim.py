@@ -211,6 +211,22 @@ def test_orders_of_lines_are_refused(system):
         model(torch.randn(1, 3, 64, 64))
 
 
+@pytest.mark.parametrize("system", ["Vim", "VMamba", "LocalVim", "LocalVMamba", "RSMamba"])
+def test_orders_with_tokens_that_are_not_there_are_refused(system):
+    scan = dict(type="prompted", prompts=2)
+    model = MODELS.build(dict(type=f"mamba_vision.{system}", arch="test", scan=scan))
+    with pytest.raises(ValueError, match=r"'prompted', which wants tokens \(0, 1\) besides the grid's"):
+        model(torch.randn(1, 3, 64, 64))
+
+
+def test_an_order_that_knows_the_class_token_is_taken_as_it_is():
+    scan = dict(type="local", directions=("h", "w2_flip"))
+    knowing, told = (Vim("test", img_size=64, scan={**scan, "class_token": knows}).eval() for knows in (True, False))
+    told.load_state_dict(knowing.state_dict())
+    x = torch.randn(1, 3, 64, 48)
+    torch.testing.assert_close(knowing(x), told(x))
+
+
 def test_class_token_at_random():
     model = Vim("test", img_size=64, class_token="random")
     assert model(torch.randn(2, 3, 64, 64))[0].shape == (2, 32)

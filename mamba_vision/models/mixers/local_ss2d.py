@@ -10,7 +10,7 @@ from mamba_vision.models.mixers.bi_attention import BiAttention
 from mamba_vision.models.mixers.direction_merge import DirectionMerge
 from mamba_vision.models.mixers.ss2d import SS2D
 from mamba_vision.registry import MIXERS
-from mamba_vision.scan_orders import fold, return_as_published, unfold
+from mamba_vision.scan_orders import fold, grid_orders, return_as_published, unfold
 
 
 @MIXERS.register_module()
@@ -32,7 +32,7 @@ class LocalSS2D(SS2D):
         return f"directions={' '.join(self.scan.labels)!r}"
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
-        orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
+        orders = grid_orders(self.scan, tuple(x_BHWD.shape[1:3]), x_BHWD.device)
         lines = fold(x_BHWD.flatten(1, 2), orders)  # all of the map, but for orders that read each line by itself
         y_BKTD = return_as_published(ordered_scan(**self._arguments(lines), order=orders.indices, merge="none"), orders)
         if orders.sequence_axes is not None:

@@ -19,7 +19,7 @@ from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.init import inverse_softplus, log_uniform_steps, s4d_real_log
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
-from mamba_vision.scan_orders import fold, gather_tokens, return_as_published, unfold
+from mamba_vision.scan_orders import fold, gather_tokens, grid_orders, return_as_published, unfold
 
 OUT_NORMS = ("ln", "none", "dwconv3", "cnorm", "softmax", "sigmoid")
 
@@ -157,7 +157,7 @@ class SS2D(Mixer2d):
         self.A_logs, self.Ds = nn.Parameter(rates), nn.Parameter(torch.ones(directions * channels))
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
-        orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
+        orders = grid_orders(self.scan, tuple(x_BHWD.shape[1:3]), x_BHWD.device)
         lines = fold(x_BHWD.flatten(1, 2), orders)  # all of the map, but for orders that read each line by itself
         y_BLD = ordered_scan(**self._arguments(lines), order=orders.indices, merge="sum")
         return unfold(y_BLD, orders).view(x_BHWD.shape)
@@ -189,7 +189,7 @@ class SS2D(Mixer2d):
     def scan_inputs(self, x_BHWC: Tensor) -> ScanInputs:
         """What `forward` would scan with, every sequence in its order. The gate is not a part of the scan here."""
         x_BHWD, _ = self.before_scan(x_BHWC)
-        orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
+        orders = grid_orders(self.scan, tuple(x_BHWD.shape[1:3]), x_BHWD.device)
         given = self._arguments(fold(x_BHWD.flatten(1, 2), orders))
         dt_BLKD = torch.einsum("blkr,kdr->blkd", given["dt"], given["dt_weight"]).float()
         rows = (torch.stack([gather_tokens(t[:, :, k], orders)[:, k] for k in range(t.shape[2])], 1)

@@ -13,7 +13,7 @@ from mamba_vision.kernels import ssd
 from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.ss2d import Mixer2d
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
-from mamba_vision.scan_orders import fold, gather_tokens, return_tokens, unfold
+from mamba_vision.scan_orders import fold, gather_tokens, grid_orders, return_tokens, unfold
 
 
 @MIXERS.register_module()
@@ -55,7 +55,7 @@ class SSD2D(Mixer2d):
         self.Ds = nn.Parameter(torch.ones(*shape, self.d_inner // self.heads))
 
     def mix(self, x_BHWD: Tensor) -> Tensor:
-        orders = self.scan(tuple(x_BHWD.shape[1:3]), x_BHWD.device)
+        orders = grid_orders(self.scan, tuple(x_BHWD.shape[1:3]), x_BHWD.device)
         orders = replace(orders, published_return=None)  # other systems' misplaced results are none of this one's
         x_BKLD = gather_tokens(fold(x_BHWD.flatten(1, 2), orders), orders)
         p_BKLP = x_BKLD @ self.x_proj_weight.transpose(1, 2)

@@ -20,6 +20,7 @@ from mamba_vision.models.layers.positions import resize_positions
 from mamba_vision.models.layers.sine_positions import sine_positions
 from mamba_vision.models.networks.zigma_orders import layer_orders
 from mamba_vision.registry import MODELS, SCAN_ORDERS
+from mamba_vision.scan_orders import grid_orders
 
 SIZES = {"s": (368, 24), "b": (768, 24), "m": (768, 48), "l": (1024, 48), "h": (1536, 48)}
 ARCHS = {
@@ -175,7 +176,7 @@ class ZigMa(Network):
         for block, scan in zip(self.blocks, self.orders):
             # Orders of pictures read a clip frame by frame, as one tall picture.
             axes = whole if len(whole) in scan.grid_ranks else (whole[0] * whole[1], whole[2])
-            given = (tokens_BLC, residual_BLC, condition_BC, scan(axes, x.device), text_BNC)
+            given = (tokens_BLC, residual_BLC, condition_BC, grid_orders(scan, axes, x.device), text_BNC)
             recompute = self.with_cp and self.training and torch.is_grad_enabled()
             tokens_BLC, residual_BLC = checkpoint(block, *given, use_reentrant=False) if recompute else block(*given)
         tokens_BLC = self.norm_f((residual_BLC + self.drop_path(tokens_BLC)).to(self.norm_f.weight.dtype))
