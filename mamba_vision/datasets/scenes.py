@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from mmpretrain.datasets import BaseDataset
 
 from mamba_vision.registry import DATASETS
+from mamba_vision.utils.quiet import quiet_imports
+
+with quiet_imports():
+    from mmpretrain.datasets import BaseDataset
 
 # RSMamba's published weights are bound to these orders.
 CLASSES = {
