@@ -10,10 +10,9 @@
 
 namespace {
 
-using Run = void (*)(const mamba_vision::Scan&, int64_t);
-
 // Threads of this call's own, not a pool: a pool would live beside PyTorch's and be lost in a forked process.
-void run_tasks(const mamba_vision::Scan& scan, Run run, int64_t threads) {
+template <class AnyScan>
+void run_tasks(const AnyScan& scan, void (*run)(const AnyScan&, int64_t), int64_t threads) {
     const int64_t count = mamba_vision::tasks(scan);
     std::atomic<int64_t> next{0};
     std::exception_ptr error;
@@ -50,7 +49,18 @@ int64_t mamba_vision_scan_parts(int64_t batch, int64_t groups, int64_t channels,
     return mamba_vision::parts_for(batch, groups, channels, threads, is_double != 0);
 }
 
+int64_t mamba_vision_ordered_scan_size() { return sizeof(mamba_vision::OrderedScan); }
+
 // Zero if all went well; memory may run out.
+int64_t mamba_vision_ordered_scan_run(const mamba_vision::OrderedScan* scan, int64_t threads) {
+    try {
+        run_tasks(*scan, mamba_vision::ordered_task, threads);
+        return 0;
+    } catch (...) {
+        return 1;
+    }
+}
+
 int64_t mamba_vision_scan_run(const mamba_vision::Scan* scan, int64_t backward, int64_t threads) {
     try {
         run_tasks(*scan, backward ? mamba_vision::backward_task : mamba_vision::forward_task, threads);

@@ -49,6 +49,18 @@ class Scan(ctypes.Structure):
                 setattr(self, name, value)
 
 
+class OrderedScan(ctypes.Structure):
+    """`OrderedScan` of selective_scan.hpp."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "tokens", "channels", "orders", "state", "rank", "own_orders", "parts")
+        ),
+        *((name, ctypes.c_void_p) for name in ("x", "order", "dt", "dt_weight", "A", "B", "C", "D", "dt_bias", "out")),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The library, compiled if need be.
@@ -66,17 +78,24 @@ def library() -> ctypes.CDLL:
         ("parts", (ctypes.c_int64,) * 5),
         ("run", (ctypes.POINTER(Scan), ctypes.c_int64, ctypes.c_int64)),
     ):
-        function = getattr(found, f"mamba_vision_scan_{name}")
-        function.restype, function.argtypes = ctypes.c_int64, arguments
-    if (found.mamba_vision_scan_size(), found.mamba_vision_scan_tile()) != (ctypes.sizeof(Scan), TILE):
+        _declare(found, f"scan_{name}", arguments)
+    _declare(found, "ordered_scan_size", ())
+    _declare(found, "ordered_scan_run", (ctypes.POINTER(OrderedScan), ctypes.c_int64))
+    sizes = (found.mamba_vision_scan_size(), found.mamba_vision_scan_tile(), found.mamba_vision_ordered_scan_size())
+    if sizes != (ctypes.sizeof(Scan), TILE, ctypes.sizeof(OrderedScan)):
         raise RuntimeError("the compiled scan and library.py lay out their arguments differently")
     return found
+
+
+def _declare(found: ctypes.CDLL, name: str, arguments: tuple) -> None:
+    function = getattr(found, f"mamba_vision_{name}")
+    function.restype, function.argtypes = ctypes.c_int64, arguments
 
 
 def new_scan(shape: Items[int], state: int, groups: int, dtype: torch.dtype, delta_softplus: bool) -> tuple[Scan, int]:
     """A scan of u's shape (batch, channels, length) without tensors yet, and the threads to run it on."""
     batch, channels, length = shape
-    threads = max(1, min(torch.get_num_threads(), batch * channels * length * state // THREAD))
+    threads = _threads(batch * channels * length * state)
     double = dtype == torch.float64
     parts = library().mamba_vision_scan_parts(batch, groups, channels, threads, double)
     return Scan(batch, channels, length, state, groups, parts, double, delta_softplus), threads
@@ -90,3 +109,26 @@ def run(scan: Scan, backward: bool, threads: int) -> None:
     """
     if library().mamba_vision_scan_run(scan, backward, threads):
         raise MemoryError("no memory for the states of the native scan")
+
+
+def run_ordered(**tensors: torch.Tensor) -> None:
+    """Selective scans of x along several orders, added into `out`; shapes as `OrderedScan` of selective_scan.hpp.
+
+    All contiguous, float32, but order int64 with numbers of tokens only.
+
+    Raises:
+        MemoryError: there is no room for its states.
+    """
+    (batch, tokens, channels), (own, orders, _) = tensors["x"].shape, tensors["order"].shape
+    state, rank = tensors["A"].shape[2], tensors["dt"].shape[3]
+    threads = _threads(batch * channels * tokens * orders * state)
+    parts = library().mamba_vision_scan_parts(batch, 1, channels, threads, False)
+    scan = OrderedScan(batch, tokens, channels, orders, state, rank, own > 1, parts)
+    for name, tensor in tensors.items():
+        setattr(scan, name, tensor.data_ptr())
+    if library().mamba_vision_ordered_scan_run(scan, threads):
+        raise MemoryError("no memory for the states of the native scan")
+
+
+def _threads(work: int) -> int:
+    return max(1, min(torch.get_num_threads(), work // THREAD))

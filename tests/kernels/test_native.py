@@ -11,8 +11,9 @@ import pytest
 import torch
 from oracle import relative_error, scan_inputs
 
-from mamba_vision.kernels import BackendError, backend_for, selective_scan, use_backend
-from mamba_vision.kernels.native import BuildError, build, build_ort_library, build_torch_library
+from mamba_vision.kernels import BackendError, backend_for, ordered_scan, selective_scan, use_backend
+from mamba_vision.kernels.native import BuildError, build, build_ort_library, build_torch_library, library
+from mamba_vision.kernels.ordered_scan import native_impl
 
 
 def needs(find):
@@ -200,6 +201,38 @@ def test_fading_states_become_zero():
         y, last = selective_scan(u, torch.ones_like(u), A, B, B, return_last_state=True)
     torch.testing.assert_close(y[0, 0, :80], 4 * torch.exp(-torch.arange(80.0)))
     assert not last.any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("state", [1, 6])
+def test_whole_orders_in_one_kernel(state, monkeypatch):
+    """Without backward; and the ordinary way where a token is missing, or for backward."""
+    batch, tokens, channels, rank = 2, 45, 20, 3
+    orders = torch.stack([torch.randperm(tokens) for _ in range(3)])
+    of_each = torch.stack([orders, orders.flip(1)])
+    rows = [torch.randn(batch, tokens, 3, size).requires_grad_() for size in (rank, state, state)]
+    dt, B, C = rows
+    parameters = dict(
+        dt_weight=torch.randn(3, channels, rank), A=-torch.rand(3, channels, state), B=B, C=C, rows="tokens"
+    )
+    x = torch.randn(batch, channels, tokens).transpose(1, 2)
+    calls = []
+    monkeypatch.setattr(native_impl, "run_ordered", lambda **given: calls.append(1) or library.run_ordered(**given))
+    optional = dict(
+        D=torch.randn(3, channels), dt_bias=torch.randn(3, channels), z=torch.randn(batch, tokens, channels)
+    )
+    missing = orders.clone()
+    missing[1, 5] = -1
+    for order, more, direct in ((orders, {}, 1), (of_each.int(), optional, 2), (missing, optional, 2)):
+        with torch.no_grad():
+            with use_backend("reference"):
+                want = ordered_scan(x, order, dt, **parameters, **more)
+            with use_backend("native"):
+                found = ordered_scan(x, order, dt, **parameters, **more)
+        assert relative_error(found, want) < 2e-6 and found.stride() == x.stride() and len(calls) == direct
+    with use_backend("native"):
+        ordered_scan(x, orders, dt, **parameters).sum().backward()
+    assert dt.grad is not None and len(calls) == 2
 
 
 # ---- ONNX Runtime ------------------------------------------------------------------------------------------------
