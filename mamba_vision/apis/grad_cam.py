@@ -82,6 +82,13 @@ def prepared(inferencer: ImageClassifierInferencer, image: str | Path | np.ndarr
     return inputs, np.ascontiguousarray(shown[..., :3] if shown.shape[2] >= 3 else shown[..., :1].repeat(3, axis=2))
 
 
+def explained_class(inferencer: ImageClassifierInferencer, logits: Tensor, classes: Tensor) -> str:
+    """Name (or number) and probability of the first image's explained class."""
+    number = int(classes[0])
+    name = inferencer.classes[number] if inferencer.classes else str(number)
+    return f"{name} {float(logits.softmax(1)[0, number]):.3f}"
+
+
 def _as_map(backbone: nn.Module, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
     """(B, H, W, C) of what a layer gave."""
     if x.ndim == 4:

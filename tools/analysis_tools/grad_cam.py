@@ -35,18 +35,16 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from mamba_vision.apis.classification import ImageClassifierInferencer
-    from mamba_vision.apis.grad_cam import grad_cam, prepared
+    from mamba_vision.apis.grad_cam import explained_class, grad_cam, prepared
     from mamba_vision.visualization.heat_maps import overlays_figure
 
     inferencer = ImageClassifierInferencer(args.model, args.checkpoint, args.device)
     inputs, picture = prepared(inferencer, args.image)
     wanted = None if args.label is None else torch.tensor([args.label])
     maps, logits, classes = grad_cam(inferencer.model, inputs, wanted, args.layer)
-    number = int(classes[0])
-    name = inferencer.classes[number] if inferencer.classes else str(number)
-    probability = float(logits.softmax(1)[0, number])
-    overlays_figure(picture, {f"{name}, {probability:.3f}": maps[0].cpu().numpy()}, args.out)
-    print(f"{args.image}: {name} {probability:.3f}; written: {args.out}")
+    said = explained_class(inferencer, logits, classes)
+    overlays_figure(picture, {said: maps[0].cpu().numpy()}, args.out)
+    print(f"{args.image}: {said}; written: {args.out}")
     return 0
 
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from mamba_vision.apis.classification import ImageClassifierInferencer
-    from mamba_vision.apis.grad_cam import prepared
+    from mamba_vision.apis.grad_cam import explained_class, prepared
     from mamba_vision.apis.hidden_attention import attention_maps
     from mamba_vision.visualization.heat_maps import overlays_figure
 
@@ -46,14 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     wanted = None if args.label is None else torch.tensor([args.label])
     query = None if args.query is None else tuple(args.query)
     found = attention_maps(inferencer.model, inputs, wanted, args.start_layer, query, not args.corrected)
-    number = int(found.classes[0])
-    name = inferencer.classes[number] if inferencer.classes else str(number)
-    probability = float(found.logits.softmax(1)[0, number])
+    said = explained_class(inferencer, found.logits, found.classes)
     maps = {key: getattr(found, key)[0].cpu().numpy() for key in ("raw", "rollout", "attribution")}
-    overlays_figure(picture, maps, args.out, f"{name}, {probability:.3f}")
-    print(
-        f"{args.image}: {name} {probability:.3f}; layers {found.layers[0]} to {found.layers[-1]}; written: {args.out}"
-    )
+    overlays_figure(picture, maps, args.out, said)
+    print(f"{args.image}: {said}; layers {found.layers[0]} to {found.layers[-1]}; written: {args.out}")
     return 0
 
 
