@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mamba_vision.kernels.backends import choose
 from mamba_vision.kernels.checks import check_device, check_float, check_shape, compute_dtype
 from mamba_vision.kernels.operators import without_autocast
+from mamba_vision.kernels.ssd.exported import ssd_as_selective_scan
 from mamba_vision.kernels.ssd.portable import ssd_chunked
 from mamba_vision.kernels.ssd.reference import ssd_reference
 from mamba_vision.kernels.ssd.scan_op import ssd_scan
@@ -72,6 +73,8 @@ def ssd(
             segment = None if segment is None else segment.to(torch.int32)
             state = None if state is None else state.contiguous()
             y, state = ssd_scan(x, step, A.to(work), B, C, state, segment, chunk_size)
+        elif torch.compiler.is_exporting() and state is None and segment is None and not return_final_states:
+            y = ssd_as_selective_scan(wide, step, A.to(work), B.to(work), C.to(work))
         else:
             if state is None:
                 state = wide.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])

@@ -59,7 +59,7 @@ def load_exportable(
         found.metadata.update(name=path.stem, training_config=config_seal(cfg))
     else:
         variant = find_variant(str(model))
-        found = _from_variant(variant, checkpoint)
+        found = from_variant(variant, checkpoint)
         found.metadata["name"] = variant.name
     found.module.eval()
     return found
@@ -86,7 +86,8 @@ def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Expo
     raise _refusal(path, getattr(model, "network", model))
 
 
-def _from_variant(variant: Variant, checkpoint: str | Path | None) -> Exportable:
+def from_variant(variant: Variant, checkpoint: str | Path | None = None) -> Exportable:
+    """What to export for a variant; as load_exportable, but for its name and the mode of evaluation."""
     if variant.is_backbone:
         classes = 1000
         if checkpoint is not None:

@@ -229,6 +229,9 @@ def maybe_fixed(network: nn.Module, exportable: Exportable) -> Exportable:
 def restorer(network: nn.Module, tiling: Any) -> Exportable:
     """A network that restores pictures in [0, 1]."""
     channels = network.in_channels
+    for module in network.modules():
+        if hasattr(module, "stable_sort"):  # ONNX knows no other sort: PyTorch, too, is to keep the order of equals
+            module.stable_sort = True
     metadata = {"task": "restoration", "scale": network.upscale, "channels": channels, "tiling": _tiling(tiling)}
     free = {0: "batch", 2: "height", 3: "width"}
     image = Input("image", lambda size: (channels, *size), free, unit_picture)

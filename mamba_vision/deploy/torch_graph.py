@@ -15,6 +15,7 @@ from onnxscript import opset20 as op
 from onnxscript import values
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mamba_vision.deploy import ordered_function
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
@@ -45,7 +46,7 @@ def trace(
     """
     shapes = tuple(dict.fromkeys(axes, Dim.AUTO) for axes in dynamic)
     try:
-        with torch.no_grad(), told_of_orders(orders), _quietly():
+        with torch.no_grad(), told_of_orders(orders), sdpa_kernel(SDPBackend.MATH), _quietly():
             program = torch.export.export(module, tuple(inputs), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:
         if any(dynamic):
@@ -71,10 +72,11 @@ def to_onnx(
     Free sizes bear the names of `dynamic`.
     """
     table = {SCAN: _scan, ORDERED_SCAN: _ordered_scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
-             torch.ops.aten.where.self: _where}  # fmt: skip
+             torch.ops.aten.where.self: _where, torch.ops.aten.sort.stable: _sort}  # fmt: skip
     _register_schema()
     try:
-        with _quietly():
+        # Attention as products here and above: fused kernels lay out results as ONNX's do not, and views of them fail.
+        with sdpa_kernel(SDPBackend.MATH), _quietly():
             exported = torch.onnx.export(
                 program, dynamo=True, custom_translation_table=table, opset_version=opset, verbose=False,
                 input_names=list(input_names), output_names=list(output_names),
@@ -134,6 +136,12 @@ def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=F
 def _floor_division(a, b):
     """Python's division of sizes, downwards: ONNX's own goes towards zero, and sizes are rounded up by -(-a // b)."""
     return op.Div(op.Sub(a, op.Mod(a, b)), b)
+
+
+def _sort(x, stable=None, dim=-1, descending=False):
+    """TopK of all: among equals the first comes first, so that it is stable."""
+    axis = op.Constant(value_ints=[dim])
+    return op.TopK(x, op.Gather(op.Shape(x), axis), axis=dim, largest=int(descending), sorted=1)
 
 
 def _where(condition, a, b):
