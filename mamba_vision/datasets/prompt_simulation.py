@@ -89,13 +89,23 @@ def simulate_boxes(mask: np.ndarray, random: np.random.Generator, flawed: float 
 
 
 def simulate_points(mask: np.ndarray, random: np.random.Generator, most: int = 3) -> Prompts:
-    """One to `most` points, the first inside, each other one inside or outside."""
+    """One to `most` points, the first inside, each other one inside or outside: half of those beside the mask.
+
+    A point far outside says nothing that the picture does not; those that correct a mask lie near it.
+    """
     count = int(random.integers(1, most + 1))
     inside = np.array([True, *(random.random(count - 1) < 0.5)])
     if mask.all():
         inside[:] = True
-    points = [_any_pixel(mask if one else ~mask, random) for one in inside]
+    close = None if inside.all() else beside(mask)
+    points = [_any_pixel(mask if one else close if random.random() < 0.5 else ~mask, random) for one in inside]
     return Prompts(points=np.stack(points), labels=inside.astype(np.int64))
+
+
+def beside(mask: np.ndarray) -> np.ndarray:
+    """Pixels around a mask that is neither empty nor full, as far out as half the side of a square of its area."""
+    reach = max(np.sqrt(mask.sum()) / 2, 1)
+    return ~mask & (ndimage.distance_transform_edt(~mask) <= reach)
 
 
 def exact_points(mask: np.ndarray) -> Prompts:

@@ -66,6 +66,16 @@ def test_points_lie_where_their_labels_say(mask, seed):
     assert mask[rows, columns].all() and len(exact.points) == len(simulation.pieces(mask))
 
 
+def test_half_of_the_points_outside_lie_beside_the_mask():
+    mask = np.zeros((200, 200), bool)
+    mask[90:110, 90:110] = True
+    close = simulation.beside(mask)
+    assert close[80, 100] and not close[79, 100] and not (close & mask).any()
+    drawn = [simulation.simulate_points(mask, np.random.default_rng(seed)) for seed in range(300)]
+    outside = np.concatenate([one.points[one.labels == 0] for one in drawn]).astype(int)
+    assert 0.4 < close[outside[:, 1], outside[:, 0]].mean() < 0.6
+
+
 def test_inner_point_of_a_ring_is_on_the_ring():
     mask = np.zeros((21, 21), bool)
     mask[2:19, 2:19] = True

@@ -17,8 +17,9 @@ class PromptEncoder(nn.Module):
     A box gives a token a corner, a point one: random Fourier features (Tancik et al., arXiv 2006.10739) of the place,
     and what it is. Two more tokens stand for the absence of prompts. All are always there; a mask says which count.
 
-    The map tells each patch how much of it boxes cover, and how near points of either label are. (Without the points in
-    it, scans learn very slowly to find a point's place from its token: measured on the slices of the micro config.)
+    The map tells each patch how much of it boxes cover, and how near the nearest point of either label is: whether it
+    lies here (`nearness`), and if not, how far off (`closeness`). Without the points in it, scans learn very slowly to
+    find a point's place from its token: measured on the slices of the micro config, where the distance helped further.
 
     Args:
         channels: C, even.
@@ -41,7 +42,7 @@ class PromptEncoder(nn.Module):
         for token in self.parameters():
             nn.init.normal_(token, std=0.02)
         self.norm = nn.LayerNorm(channels)
-        self.cover = nn.Conv2d(3, channels, 1)  # boxes, points not meant, points meant
+        self.cover = nn.Conv2d(5, channels, 1)  # boxes; nearness of points not meant, meant; closeness of the same
 
     def no_weight_decay(self) -> set[str]:
         """The learned tokens."""
@@ -118,12 +119,11 @@ class PromptEncoder(nn.Module):
         places_BM2 = torch.cat([(boxes_BK4[..., :2] + boxes_BK4[..., 2:]) / 2 - 0.5, points_BN2], 1)
         meant_BM = torch.cat([torch.ones_like(flat_BK), labels_BN > 0], 1)
         real_BM = torch.cat([box_mask_BK & flat_BK, point_mask_BN], 1)
-        near_BMHW = nearness(places_BM2, grid, self.patch_size)
-        maps = [
-            coverage(boxes_BK4, grid, self.patch_size) * box_mask_BK[..., None, None],
-            near_BMHW * (real_BM & ~meant_BM)[..., None, None],
-            near_BMHW * (real_BM & meant_BM)[..., None, None],
-        ]
+        kinds = [(real_BM & ~meant_BM)[..., None, None], (real_BM & meant_BM)[..., None, None]]
+        maps = [coverage(boxes_BK4, grid, self.patch_size) * box_mask_BK[..., None, None]]
+        for measure in (nearness, closeness):
+            near_BMHW = measure(places_BM2, grid, self.patch_size)
+            maps += [near_BMHW * kind for kind in kinds]
         highest = [F.pad(one, (0, 0, 0, 0, 0, 1)).amax(1) for one in maps]  # one more, of zeros: there may be none
         cover_BCHW = self.cover(torch.stack(highest, 1).to(self.cover.weight.dtype))
         given_B = box_mask_BK.any(1) | point_mask_BN.any(1)
@@ -137,6 +137,15 @@ def nearness(points_BN2: Tensor, grid: tuple[int, int], patch_size: int) -> Tens
         middle = patch_size * (torch.arange(count, device=points_BN2.device, dtype=points_BN2.dtype) + 0.5)
         slopes.append((1 - (points_BN2[..., axis, None] + 0.5 - middle).abs() / patch_size).clamp(min=0))
     return slopes[0].unsqueeze(-1) * slopes[1].unsqueeze(-2)
+
+
+def closeness(points_BN2: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    """1 / (1 + distance) of each point from the middle of each patch, in patches, (B, N, H, W)."""
+    squares = []
+    for axis, count in ((1, grid[0]), (0, grid[1])):
+        middle = patch_size * (torch.arange(count, device=points_BN2.device, dtype=points_BN2.dtype) + 0.5)
+        squares.append(((points_BN2[..., axis, None] + 0.5 - middle) / patch_size).square())
+    return 1 / (1 + (squares[0].unsqueeze(-1) + squares[1].unsqueeze(-2)).sqrt())
 
 
 def coverage(boxes_BK4: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
