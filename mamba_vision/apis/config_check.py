@@ -115,8 +115,11 @@ def _typed(section: str, path: str, value: Mapping[str, Any], registry: Registry
     if path.endswith(".init_cfg") and kind == "Pretrained":
         return  # ours or MMEngine's, as the module chooses when it is initialized
     if isinstance(kind, str):
-        with registry.switch_scope_and_registry(None) as registry:  # to that of the default scope, as building does
+        if registry is root.FUNCTIONS:  # the one that no library has a child of; looking for one is warned about
             built = registry.get(kind)
+        else:
+            with registry.switch_scope_and_registry(None) as registry:  # to that of the default scope, as building does
+                built = registry.get(kind)
         if built is None:
             near = difflib.get_close_matches(kind.rpartition(".")[2], _names(registry), 1, 0.6)
             yield f"{path}.type: nothing is registered as {kind!r}" + (f"; did you mean {near[0]!r}?" if near else "")

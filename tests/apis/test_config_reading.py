@@ -3,6 +3,7 @@ from miniature import make_work_dir
 
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_loading import load_config, parse_options
+from mamba_vision.utils import project_folder
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,10 @@ def test_all_problems_come_in_one_message(config):
         check_config(load_config(config, {"train_cfg.max_epoch": 1, "model.mirror_axis": ()}))
     assert "model.mirror_axis" in str(error.value)
     assert "train_cfg.max_epoch" in str(error.value)
+
+
+def test_a_check_of_another_librarys_configuration_says_nothing(capfd):
+    cfg = load_config(project_folder("configs") / "vim" / "vim-micro_digits.py")
+    cfg.train_dataloader.collate_fn = {"type": "default_collate"}
+    check_config(cfg)
+    assert "registry" not in "".join(capfd.readouterr())
