@@ -6,10 +6,10 @@ nothing else needs.
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.dimensions import CONV, INSTANCE_NORM, per_axis
+from mamba_vision.models.layers.normed import norm_act, norm_act_conv
 
 SLOPE = 0.01
 
@@ -40,9 +40,8 @@ class BasicResBlock(nn.Module):
         self.conv3 = same_conv(dims, cin, cout, 1, stride)  # used where widths agree too
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.norm1(self.conv1(x)), SLOPE, inplace=True)
-        y = self.norm2(self.conv2(y)) + self.conv3(x)
-        return F.leaky_relu(y, SLOPE, inplace=True)
+        y = norm_act_conv(self.norm1, self.conv1(x), SLOPE, self.conv2)
+        return norm_act(self.norm2, y, SLOPE, self.conv3(x))
 
 
 class ConvNorm(nn.Module):
@@ -66,8 +65,8 @@ class BasicBlockD(nn.Module):
         self.conv2 = ConvNorm(dims, channels, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(F.leaky_relu(self.conv1(x), SLOPE, inplace=True)) + x
-        return F.leaky_relu(y, SLOPE, inplace=True)
+        y = norm_act_conv(self.conv1.norm, self.conv1.conv(x), SLOPE, self.conv2.conv)
+        return norm_act(self.conv2.norm, y, SLOPE, x)
 
 
 def residual_stage(
