@@ -1,6 +1,16 @@
 """python -m mamba_vision.deploy classify|segment|restore|fuse|prompt MODEL.onnx INPUT -o OUT"""
 
-from mamba_vision.deploy.command import main
+import sys
+
+from mamba_vision.utils.tool_exit import run_tool
+
+
+def main() -> int:
+    """The command line; imported here, so that Ctrl-C during imports is Ctrl-C too."""
+    from mamba_vision.deploy.command import main as command
+
+    return command()
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_tool(main))
