@@ -250,6 +250,17 @@ def test_frozen_stages():
     assert not model.layers[1].training and model.layers[2].training
 
 
+@pytest.mark.parametrize("last_feature", ["none", "add", "add_norm"])
+@pytest.mark.parametrize("features", ["hidden", "residual"])
+def test_every_trained_parameter_of_dense_models_is_used(features, last_feature):
+    """Processes that train together wait for the gradient of each."""
+    options = dict(out_type="featmap", out_indices=(1, 3), features=features, last_feature=last_feature)
+    model = Vim("test", img_size=64, class_token="none", **options)
+    sum(m.square().mean() for m in model(torch.randn(1, 3, 64, 64))).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert model.norm_f.weight.requires_grad is ((features, last_feature) == ("residual", "add_norm"))
+
+
 def test_start_of_parameters():
     model = Vim(dict(embed_dims=64, num_layers=2), img_size=64)
     mixer = model.layers[0].mixer

@@ -163,6 +163,9 @@ class Vim(Network):
         )
         self.drop_path = DropPath(drop_path_rate)
         self.norm_f = make_norm(norm, self.embed_dims, norm_eps)
+        normed_map = features == "residual" and last_feature == "add_norm" and self.num_layers - 1 in self.out_indices
+        if out_type == "featmap" and not normed_map:
+            self.norm_f.requires_grad_(False)  # published files have it, but training in several processes waits for it
         self.pyramid = VitPyramid(self.embed_dims, self.stride, norm_cfg) if pyramid else None
 
         if class_token == "none":  # a classifier's token may be in the file, see fit_published
