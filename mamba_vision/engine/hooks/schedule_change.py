@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mamba_vision.registry import HOOKS, PARAM_SCHEDULERS
+from mamba_vision.utils.wording import count
 
 
 @HOOKS.register_module()
@@ -34,14 +35,14 @@ class ScheduleChangeHook(Hook):
             ValueError: they differ, and `extend` is not set.
         """
         info = (checkpoint.get("message_hub") or {}).get("runtime_info") or {}
-        key = "max_epochs" if runner.max_epochs else "max_iters"
+        key, unit = ("max_epochs", "epoch") if runner.max_epochs else ("max_iters", "iteration")
         before, now = info.get(key), getattr(runner, key)
         if not runner._resume or not before or before == now or not runner.cfg.get("param_scheduler"):
             return  # without a schedule the rate knows no length
         meta, groups = checkpoint.get("meta", {}), (checkpoint.get("optimizer") or {}).get("param_groups") or [{}]
         new = _rate(runner, meta.get("epoch", 0), meta.get("iter", 0))
         said = (
-            f"this training was planned for {before} {key[4:]} and would go on to {now}. Learning rate: "
+            f"this training was planned for {count(before, unit)} and would go on to {now}. Learning rate: "
             f"{_text(groups[0].get('lr'))} where it stopped, {_text(new)} with the new schedule"
         )
         if not self.extend:
