@@ -56,6 +56,9 @@ def restore_picture(
 
     Returns:
         The picture, scale times as large, of the same kind and depth.
+
+    Raises:
+        ValueError: the network takes neither one channel nor three.
     """
     tiling = tiling or model.tiling or Tiling()
     color = picture.color

@@ -38,6 +38,9 @@ def make_bicubic(folder: Path, out: Path, scale: int, report: Callable[[str], No
     """Every image `scale` times smaller by MATLAB's imresize, as DIV2K names them: 0001x2.png; how many.
 
     Sides that the scale does not divide lose the rest at their far ends.
+
+    Raises:
+        ValueError: a scale below 2, or an image that cannot be read.
     """
     if scale < 2:
         raise ValueError(f"scale: expected a whole number from 2, found {scale}")
@@ -50,7 +53,11 @@ def make_bicubic(folder: Path, out: Path, scale: int, report: Callable[[str], No
 
 
 def make_jpeg(folder: Path, out: Path, quality: int, report: Callable[[str], None]) -> int:
-    """The luminance of every image through JPEG, stored without loss under its own name; how many."""
+    """The luminance of every image through JPEG, stored without loss under its own name; how many.
+
+    Raises:
+        ValueError: a quality out of range, or an image that cannot be read.
+    """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, found {quality}")
     return _each(folder, out, "", lambda picture: jpeg(luminance(picture.color), quality), report)

@@ -118,7 +118,12 @@ def run_training(cfg: Config, options: TrainOptions) -> Runner:
 
 
 def configure(config: str | Path, options: TrainOptions) -> Config:
-    """The configuration with all options put in."""
+    """The configuration with all options put in.
+
+    Raises:
+        ValueError: an option that the configuration has no part for, or that this machine cannot follow.
+        FileNotFoundError: no such configuration, or no checkpoint to resume from.
+    """
     changes = dict(options.cfg_options)
     if options.fold is not None:
         changes.setdefault("fold", int(options.fold) if str(options.fold).isdigit() else options.fold)
@@ -206,7 +211,11 @@ def _hook(kind: str, **arguments: Any) -> ConfigDict:
 
 
 def use_amp(cfg: Config) -> None:
-    """Mixed precision: bfloat16 on a CPU and on GPUs that have it, else float16 with a scaled loss."""
+    """Mixed precision: bfloat16 on a CPU and on GPUs that have it, else float16 with a scaled loss.
+
+    Raises:
+        ValueError: an optimizer wrapper that has no form for mixed precision.
+    """
     wrapper = cfg.optim_wrapper
     kind = wrapper.get("type", "OptimWrapper")
     if kind in ("AmpOptimWrapper", "CpuAmpOptimWrapper", "mamba_vision.CpuAmpOptimWrapper"):

@@ -155,7 +155,11 @@ def labelled_scans(cfg: Config, data: str | Path | None = None) -> tuple[list[Sc
 def score_scan(
     model: nn.Module, plan: Plan, scan: ScanFiles, tolerance: float | Sequence[float], tta: str, amp: bool
 ) -> tuple[VolumeResult, list[ClassScore]]:
-    """Segment one scan and compare with its label, voxel by voxel as they are stored."""
+    """Segment one scan and compare with its label, voxel by voxel as they are stored.
+
+    Raises:
+        ValueError: the scan or its label cannot be read, or has labels that the plan does not know.
+    """
     result = inference_volume(model, scan, tta=tta, amp=amp)
     truth = read_scan_label(scan, result.volume, plan.fix_geometry, plan.labels).array[0]
     values = np.array(plan.scheme.values)

@@ -17,7 +17,11 @@ def figure_pixels(figure: Figure) -> np.ndarray:
 
 
 def save_stacked(path: str | Path, pictures: Sequence[np.ndarray]) -> Path:
-    """Write pictures (height, width, 3), one below the other, as one file."""
+    """Write pictures (height, width, 3), one below the other, as one file.
+
+    Raises:
+        ValueError: no pictures.
+    """
     if not pictures:
         raise ValueError("pictures: expected at least one, found none")
     width = max(picture.shape[1] for picture in pictures)

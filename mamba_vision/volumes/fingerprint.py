@@ -67,7 +67,11 @@ class Fingerprint:
 
     @classmethod
     def load(cls, path: str | Path) -> "Fingerprint":
-        """Read what save() wrote."""
+        """Read what save() wrote.
+
+        Raises:
+            VolumeError: no such file, or none that holds a fingerprint.
+        """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             cases = [

@@ -31,6 +31,9 @@ def for_each(
 
     `progress` draws a bar under `title` with cases done, time gone and time left (on a terminal; else one line at
     the end).
+
+    Raises:
+        ValueError: fewer than one worker; and whatever `work` raises.
     """
     if workers < 1:
         raise ValueError(f"workers: expected 1 or more, found {workers}")
