@@ -70,7 +70,8 @@ class Fingerprint:
         """Read what save() wrote.
 
         Raises:
-            VolumeError: no such file, or none that holds a fingerprint.
+            FileNotFoundError: no such file.
+            VolumeError: it holds no fingerprint.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
