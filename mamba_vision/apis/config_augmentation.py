@@ -39,6 +39,7 @@ class Augmentation:
         dims = len(self.patch)
         keys = "['image', 'label', 'previous']" if self.previous_classes else "['image', 'label']"
         smooth = "'bilinear'" if dims == 2 else "'trilinear'"
+        upwards = ", upsample_mode='bicubic'" if dims == 2 else ""  # MONAI's own is for volumes alone
         others = ", 'nearest'" * (2 if self.previous_classes else 1)
         ranges = [f"range_{axis}={angle} * degree" for axis, angle in zip(_DEGREES[dims], self.turned) if angle]
         sigmas = ", ".join(f"sigma_{axis}=(0.5, 1)" for axis in "xyz"[:dims])
@@ -72,7 +73,7 @@ class Augmentation:
                 brightness,
                 "dict(type='RandScaleIntensityFixedMeand', keys='image', prob=0.15, factors=0.25, "
                 "preserve_range=True),",
-                "dict(type='RandSimulateLowResolutiond', keys='image', prob=0.25, zoom_range=(0.5, 1.0)),",
+                f"dict(type='RandSimulateLowResolutiond', keys='image', prob=0.25, zoom_range=(0.5, 1.0){upwards}),",
                 "dict(type='RandAdjustContrastd', keys='image', prob=0.1, gamma=(0.7, 1.5), invert_image=True, "
                 "retain_stats=True),",
                 "dict(type='RandAdjustContrastd', keys='image', prob=0.3, gamma=(0.7, 1.5), retain_stats=True),",

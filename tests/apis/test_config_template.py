@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from miniature import make_plan
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -8,7 +9,7 @@ from mmengine.registry import DefaultScope
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_template import PRESETS, render_config
 from mamba_vision.apis.preparation import check_network
-from mamba_vision.registry import MODELS
+from mamba_vision.registry import MODELS, TRANSFORMS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -124,3 +125,22 @@ def test_every_kind_of_plan_is_a_config_that_builds(tmp_path, preset, changes, n
     assert cfg.val_evaluator.get("regions", {}) == plan.region_classes
     assert cfg.train_dataloader.dataset.get("ignore_index") == plan.ignore_class
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 120
+
+
+@pytest.mark.parametrize(
+    ("patch", "configuration"), [((1, 24, 16), "2d"), ((16, 16, 16), "3d_fullres"), ((8, 32, 32), "3d_fullres")]
+)
+def test_every_step_of_the_augmentation_runs(tmp_path, patch, configuration):
+    """Also those that a short training seldom draws."""
+    plan = replace(make_plan(), patch_size=patch, configuration=configuration, batch_size=2)
+    text = render_config(plan, {"scans": "s"}, tmp_path)
+    (tmp_path / "config.py").write_text(text)
+    cfg = Config.fromfile(tmp_path / "config.py")
+    sides = patch[1:] if plan.slicewise else patch
+    image = torch.rand(1, *cfg.enlarged)
+    data = {"image": image, "label": (image > 0.5).float()}
+    for step in cfg.train_pipeline:
+        drawn = TRANSFORMS.build(dict(step, **({"prob": 1.0} if "prob" in step else {}), _scope_="mamba_vision"))
+        data = drawn(data)
+    assert data["image"].shape == data["label"].shape == (1, *sides) and data["image"].isfinite().all()
+    assert set(data["label"].unique().tolist()) <= {0, 1} and data["image"].std() > 0
