@@ -71,7 +71,7 @@ def two_processes_train_as_one(tmp_path, backend, **tolerance):
         shown = run(configure(tmp_path, 8, sharded), "--launcher", "pytorch", "--work-dir", tmp_path / name)
         assert shown.returncode == 0, shown.stderr
         assert backend in shown.stdout
-        assert shown.stdout.count("Training Vim") == shown.stdout.count("Trained 1 epochs, 2 iterations") == 1
+        assert shown.stdout.count("Training Vim") == shown.stdout.count("Trained 1 epoch, 2 iterations") == 1
         assert (tmp_path / name / "best_accuracy_top1_epoch_1.pth").is_file() and "accuracy/top1" in shown.stdout
         found[name] = load_file(tmp_path / name / "epoch_1.pth")["state_dict"]
     for name in ("ddp", "fsdp"):

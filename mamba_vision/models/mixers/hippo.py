@@ -6,6 +6,8 @@ machines: a trained model's come from its checkpoint.
 """
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -14,6 +16,20 @@ MEASURES = ("legs", "legt", "fourier")
 DIAGONALS = ("lin", "inv", "inv2", "quad", "legs", "real")
 
 
+def _computed_on_cpu(function: Callable) -> Callable:
+    """Its tensors, handed to the default device: a GPU rounds otherwise, and what nearly cancels shows it."""
+
+    @wraps(function)
+    def call(*arguments, **options):
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            found = function(*arguments, **options)
+        return tuple(t.to(device) for t in found) if isinstance(found, tuple) else found.to(device)
+
+    return call
+
+
+@_computed_on_cpu
 def transition(measure: str, states: int) -> tuple[Tensor, Tensor]:
     """A (states, states) and B (states,) of dx/dt = A x + B u.
 
@@ -40,6 +56,7 @@ def transition(measure: str, states: int) -> tuple[Tensor, Tensor]:
     return turning - B[:, None] * B[None, :], B
 
 
+@_computed_on_cpu
 def rank_correction(measure: str, states: int, rank: int = 1) -> Tensor:
     """P (rank, states) that makes A + P^T P skew-symmetric plus -1/2 ('legs') or nothing ('legt', 'fourier').
 
@@ -63,6 +80,7 @@ def rank_correction(measure: str, states: int, rank: int = 1) -> Tensor:
     return torch.cat([P, P.new_zeros(rank - len(P), states)])
 
 
+@_computed_on_cpu
 def diagonal_plus_low_rank(
     measure: str, states: int, rank: int = 1, b_clip: float | None = 2.0
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,6 +110,7 @@ def diagonal_plus_low_rank(
     return W, B, P
 
 
+@_computed_on_cpu
 def diagonal(init: str, states: int) -> tuple[Tensor, Tensor]:
     """Diagonal (states / 2,) and B (states / 2,) of S4D's starts.
 
