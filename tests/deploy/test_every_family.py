@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mamba_vision.apis import get_model
+from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.model_names import find_variant, variants
 from mamba_vision.apis.onnx_export import Report, export_onnx
 from mamba_vision.apis.onnx_models import from_variant
@@ -42,7 +43,7 @@ FAMILIES: list[tuple[str, dict[str, Any], int, tuple[str, ...]]] = [
     ("mambairunet_tiny", {}, 24, _PLANE),
     ("mambadfuse_tiny", {}, 24, _PLANE),
     ("fusionmamba_tiny", {}, 16, (*_PLANE, "guide_height", "guide_width")),
-    ("promamba_test", dict(num_layers=2), 48, _PLANE),
+    ("promamba_test", {}, 48, _PLANE),
 ]
 REFUSED = {"ZigMa"}  # a generator: many steps, of which a file would hold one
 
@@ -94,13 +95,14 @@ HEADS = {
 def test_segmentor(config: str, head: str, tmp_path: Path) -> None:
     """The published configurations with the backbone and the head made small."""
     backbone, channels, size = HEADS[config]
+    cfg = load_config(project_folder("configs") / config)
+    cfg.model.backbone.update(backbone)
     if head == "FCNHead":
-        decode = dict(type="FCNHead", _delete_=True, in_channels=channels[2], in_index=2, channels=8, num_classes=5,
-                      num_convs=1, norm_cfg=dict(type="BN"), align_corners=False)  # fmt: skip
+        cfg.model.decode_head = dict(type=head, in_channels=channels[2], in_index=2, num_convs=1, align_corners=False)
     else:
-        decode = dict(in_channels=channels, channels=8, num_classes=5, norm_cfg=dict(type="BN"))
-    model = dict(backbone=backbone, decode_head=decode, auxiliary_head=None)
-    text = f"_base_ = [{str(project_folder('configs') / config)!r}]\nmodel = {model!r}\n"
-    (tmp_path / "small.py").write_text(text)
+        cfg.model.decode_head.in_channels = channels
+    cfg.model.decode_head.update(channels=8, num_classes=5, norm_cfg=dict(type="BN"))
+    cfg.model.auxiliary_head = None
+    cfg.dump(tmp_path / "small.py")
     report = export_onnx(tmp_path / "small.py", None, tmp_path / "m.onnx", [size], _PLANE)
     assert report.task == "segmentation" and report.error <= 1e-4 and report.free == _PLANE
