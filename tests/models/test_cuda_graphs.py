@@ -42,7 +42,9 @@ CASES = [(VIM, (2, 3, 64, 64)), (VMAMBA, (2, 3, 64, 64)), (UMAMBA, (1, 1, 32, 32
 @pytest.mark.gpu
 @pytest.mark.parametrize("config, size", CASES, ids=["vim", "vmamba", "umamba", "segmamba"])
 @pytest.mark.parametrize("amp", [False, True])
-def test_graphs_say_what_eager_calls_say(config, size, amp):
+def test_graphs_say_what_eager_calls_say(config, size, amp, monkeypatch):
+    # a capture may choose another algorithm for a convolution, and TF32's ten bits would show it
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     eager, graphed = pair(config)
     cuda_graphed(graphed, inference=1, training=1)
     limit = 3e-2 if amp else 1e-4
