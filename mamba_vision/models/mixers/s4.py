@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mamba_vision.kernels.s4 import diagonal_kernel, discretize_diagonal, long_convolution
+from mamba_vision.kernels.s4 import diagonal_kernel, discretize_diagonal, long_convolution, system_step
 from mamba_vision.models.mixers.s4_kernels import SSMKernelDiag, SSMKernelDPLR
 from mamba_vision.registry import MIXERS
 
@@ -65,10 +65,8 @@ class FFTConv(nn.Module):
         """One more token (B, H) and the state behind those before, from `start_state`: (B, C * H) and the new state."""
         if self.bidirectional:
             raise ValueError("bidirectional: found True; a sequence read from both ends cannot be continued by a step")
-        Ad, Bd, C = self.kernel.system()
-        carried = Ad * state if Ad.dim() == 2 else torch.einsum("hmn,bhn->bhm", Ad, state)
-        state = carried + Bd * u_BH.unsqueeze(-1)
-        y_BCH = torch.einsum("chn,bhn->bch", C, state).real + self.D * u_BH.unsqueeze(1)
+        y_BCH, state = system_step(*self.kernel.system(), u_BH, state)
+        y_BCH = y_BCH + self.D * u_BH.unsqueeze(1)
         return self._finish(y_BCH.to(u_BH.dtype)).flatten(1), state
 
     def start_state(self, batch: int) -> Tensor:
