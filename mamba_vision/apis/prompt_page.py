@@ -81,12 +81,16 @@ def build_page(
                     buttons=["fullscreen"],
                 )  # fmt: skip
         outputs = [state, canvas, words, save]
-        upload.change(load, [state, upload], outputs)
-        canvas.select(click, [state, mode], outputs)
-        back.click(undo, state, outputs)
-        empty.click(clear, state, outputs)
+        # By default Gradio drops a click made before the last one is answered, and lays its spinner over the picture,
+        # which catches it; here each counts, one after another.
+        queue = {"concurrency_id": "session", "concurrency_limit": 1, "show_progress_on": words}
+        every = {"trigger_mode": "multiple", **queue}
+        upload.change(load, [state, upload], outputs, **queue)
+        canvas.select(click, [state, mode], outputs, **every)
+        back.click(undo, state, outputs, **every)
+        empty.click(clear, state, outputs, **every)
         if picture is not None:
-            page.load(load, [state, upload], outputs)
+            page.load(load, [state, upload], outputs, **queue)
     return page
 
 
