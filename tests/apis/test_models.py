@@ -17,12 +17,11 @@ IMAGE = torch.randn(1, 3, 64, 84)
 
 def test_importing_is_cheap():
     code = (
-        "import sys, time; t = time.perf_counter(); import mamba_vision as mv; mv.__version__, mv.__all__; "
-        "print('torch' in sys.modules, time.perf_counter() - t)"
+        "import sys, mamba_vision as mv; mv.__version__, mv.__all__; "
+        "print([m for m in ('torch', 'numpy', 'mmengine') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    torch_there, seconds = run.stdout.split()
-    assert torch_there == "False" and float(seconds) < 0.3
+    assert run.stdout == "[]\n"
 
 
 def test_names_cover_every_variant():

@@ -1,9 +1,7 @@
 """tools/restore.py as it is typed, and what it is made of: pictures of every kind, folders, failures."""
 
 import runpy
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +47,6 @@ def weights(tmp_path: Path) -> Path:
     state = {theirs: model.state_dict()[ours] for ours, theirs in published_names(model).items()}
     torch.save({"params": state}, tmp_path / "tiny.pth")
     return tmp_path / "tiny.pth"
-
-
-def test_help_is_quick() -> None:
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, TOOL, "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - begin < 1.0 and "--arch NETWORK:VARIANT" in done.stdout
 
 
 def test_a_folder_with_a_corrupt_picture(tmp_path, monkeypatch, capsys, weights: Path) -> None:

@@ -8,7 +8,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 
 import numpy as np
@@ -42,13 +41,6 @@ def work_dir(tmp_path_factory):
     picture = np.stack([4 * rows, 2 * columns, rows + columns], 2).clip(0, 255).astype(np.uint8)
     Image.fromarray(picture).save(folder / "frame.png")
     return folder
-
-
-@pytest.mark.parametrize("tool", ["segment.py", "prompt_page.py", "dataset_converters/polyps.py"])
-def test_help_is_there_at_once(tool):
-    started = time.perf_counter()
-    run = subprocess.run([sys.executable, TOOLS / tool, "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 1 and "usage" in run.stdout
 
 
 def test_box_and_points(work_dir, tmp_path, capsys):
