@@ -105,7 +105,7 @@ def test_the_example_in_chromium(tmp_path: Path) -> None:
     page = f"http://127.0.0.1:{server.server_address[1]}/test.html"
     browser = subprocess.Popen([BROWSER, *options, page], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert server.answered.wait(90), "the page did not answer"
+        assert server.answered.wait(300), "the page did not answer"
     finally:
         browser.terminate()
         browser.wait(20)

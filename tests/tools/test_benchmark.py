@@ -16,7 +16,7 @@ TOOL = project_folder("tools") / "benchmark.py"
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(TOOL), *arguments], cwd=cwd, text=True, capture_output=True, timeout=120, check=False
+        [sys.executable, str(TOOL), *arguments], cwd=cwd, text=True, capture_output=True, timeout=300, check=False
     )
 
 

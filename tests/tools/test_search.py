@@ -37,7 +37,7 @@ SHORT = {
 
 def run(*arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=300, check=False)
 
 
 def options(folder: Path, **more) -> TrainOptions:

@@ -22,7 +22,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=300, check=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_sigterm_saves_and_resume_goes_on(tmp_path):
         if "Epoch(train)" in line:
             break
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     assert "--resume goes on from there" in errors
     saved = load_file(config.parent / "interrupted.pth")["meta"]["iter"]

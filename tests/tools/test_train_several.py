@@ -35,7 +35,7 @@ SHARDED = "strategy = dict(model_wrapper=dict(auto_wrap_policy=dict(min_num_para
 def run(config: Path, *arguments) -> subprocess.CompletedProcess:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if "--launcher" in arguments else []
     command = [sys.executable, *launch, TOOLS / "train.py", config, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENV, timeout=120, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENV, timeout=300, check=False)
 
 
 def configure(folder: Path, batch: int, sharded: bool = False) -> Path:
