@@ -14,40 +14,12 @@ a picture.
 
 import argparse
 import json
-import platform
-import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mamba_vision.utils.tool_exit import run_tool
-
-# name: batch, channels, length, states, gate
-SCANS = {
-    "vim_s_224": (128, 768, 197, 16, True),
-    "vim_t_1248_seg": (2, 384, 6084, 16, True),
-    "segmamba_s0_b2": (2, 96, 262144, 16, True),
-    "segmamba_s1_b2": (2, 192, 32768, 16, True),
-    "umamba_3d_b1": (1, 96, 110592, 16, True),
-}
-# name: batch, channels, side of the grid, states; four orders
-ORDERED = {
-    "vmamba_t_s1": (128, 96, 56, 1),
-    "vmamba_t_s2": (128, 192, 28, 1),
-    "vmamba_t_s3": (128, 384, 14, 1),
-    "vmamba_t_s4": (128, 768, 7, 1),
-    "mambair_b4": (4, 360, 64, 16),
-}
-SMALL_SCANS = {
-    "small": (2, 384, 197, 16, True),
-    "small_n1": (2, 96, 784, 1, False),
-    "vim_t": (1, 384, 197, 16, True),
-    "segmamba_4k": (1, 96, 4096, 16, True),
-    "segmamba_32k": (1, 96, 32768, 16, True),
-}
-LONG = 1000  # steps that the plain loop, differentiated by autograd, is not asked for
-SMALL_ORDERED = {"small": (1, 96, 14, 1)}
-# An H200: bytes/s of a copy, special functions/s, issue slots/s of the multiply-add pipe (docs/performance.md)
-BANDWIDTH, SPECIAL, SLOTS = 4.25e12, 132 * 16 * 1.98e9, 132 * 128 * 1.98e9
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -85,37 +57,30 @@ def main() -> int:
     args = parse_arguments()
     import torch
 
+    from mamba_vision.apis.benchmark_timing import machine_line
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(machine_line(torch, device))
+    machine = machine_line(device)
+    print(machine)
     if args.models:
-        return compare_models(args, device, machine_line(torch, device))
+        return compare_models(args, device, machine)
     published = json.loads(args.baseline.read_text()) if args.baseline.is_file() and device == "cuda" else {}
     results = []
-    if args.model:
-        for name in args.model:
-            results.append(run_model(name, args, device, published.get("models", {})))
+    for name in args.model or ():
+        results.append(time_network(name, args, device, published.get("models", {})))
     for op in args.op or ([] if args.model else ["selective_scan", "ordered_scan"]):
-        results += run_op(op, args, device, published.get(op, {}))
+        results += time_op(op, args, device, published.get(op, {}))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine_line(torch, device), "results": results}, indent=1) + "\n")
+    args.out.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     print(f"written: {args.out}")
     if args.plot:
-        plot(results, args.plot)
+        from mamba_vision.visualization.speed_plots import op_figure
+
+        op_figure(results, args.plot)
+        print(f"drawn: {args.plot}")
     return 0
 
 
-def machine_line(torch, device: str) -> str:
-    try:
-        import triton
-
-        compiler = f"Triton {triton.__version__}"
-    except ImportError:
-        compiler = "no Triton"
-    chip = torch.cuda.get_device_name() if device == "cuda" else (platform.processor() or platform.machine())
-    return f"{chip}, PyTorch {torch.__version__}, {compiler}, Python {platform.python_version()}"
-
-
-# ---- models by name --------------------------------------------------------------------------------------------------
 def compare_models(args: argparse.Namespace, device: str, machine: str) -> int:
     import csv
     from dataclasses import asdict, fields
@@ -152,231 +117,24 @@ def compare_models(args: argparse.Namespace, device: str, machine: str) -> int:
     return int(any(row["error"] for row in rows))
 
 
-# ---- ops -------------------------------------------------------------------------------------------------------------
-def run_op(op: str, args: argparse.Namespace, device: str, published: dict) -> list[dict]:
+def time_op(op: str, args: argparse.Namespace, device: str, published: Mapping[str, Any]) -> list[dict[str, Any]]:
     import torch
 
-    from mamba_vision.kernels import use_backend
+    from mamba_vision.apis.kernel_benchmark import benchmark_op
 
-    table = {
-        ("selective_scan", "cuda"): SCANS, ("ordered_scan", "cuda"): ORDERED,
-        ("selective_scan", "cpu"): SMALL_SCANS, ("ordered_scan", "cpu"): SMALL_ORDERED,
-    }[op, device]  # fmt: skip
-    known = {*SCANS, *ORDERED, *SMALL_SCANS, *SMALL_ORDERED}
-    if unknown := set(args.shapes or ()) - known:
-        raise SystemExit(f"--shapes: unknown {', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
-    names = [name for name in table if not args.shapes or name in args.shapes]
     dtype = torch.float32 if device == "cpu" else getattr(torch, args.dtype)
-    prepare = prepare_scan if op == "selective_scan" else prepare_order
-    rows = []
+    timed = benchmark_op(op, device, dtype, args.shapes, args.backend, args.repeats, published)
     print(f"\n{op}, {str(dtype).removeprefix('torch.')}; µs, medians of {args.repeats}")
     print(f"{'shape':22}{'forward':>9}{'floor':>8}{'share':>7}{'ratio':>7}{'fwd+bwd':>10}{'floor':>8}{'share':>7}"
           f"{'ratio':>7}{'MiB':>7}{'host':>7}")  # fmt: skip
-    for name in names:
-        portable = None
-        for backend in [args.backend] if device == "cuda" or args.backend else cpu_backends(table[name]):
-            with use_backend(backend):
-                sets = [prepare(table[name], dtype, device) for _ in range(3 if device == "cuda" else 1)]
-                row = {"op": op, "shape": name, "backend": backend or "triton", **measure(sets, device, args.repeats)}
-            if device == "cuda":
-                row |= floors(op, table[name], dtype.itemsize)
-                row |= ratios(row, published.get(f"{name}_{short(args.dtype)}"))
-            elif backend == "portable":
-                portable = row
-            else:
-                row |= ratios(row, portable)
-            rows.append(row)
-            print_row(row)
-            del sets
+    rows = []
+    for row in timed:
+        print_row(row)
+        rows.append(row)
     return rows
 
 
-def cpu_backends(shape) -> list[str]:
-    from mamba_vision.kernels.native import BuildError, build_torch_library
-
-    backends = ["portable"]
-    try:
-        build_torch_library()
-        backends.append("native")
-    except BuildError as error:
-        print(f"without the backend native: {error}")
-    return backends if shape[2] > LONG else [*backends, "reference"]
-
-
-def prepare_scan(shape, dtype, device):
-    """(forward, forward and backward) as functions of nothing, over inputs of their own."""
-    import torch
-
-    from mamba_vision.kernels import selective_scan
-
-    batch, channels, length, states, gate = shape
-
-    def tokens(scale=1.0):
-        return (
-            (torch.randn(batch, length, channels, device=device, dtype=dtype) * scale).transpose(1, 2).requires_grad_()
-        )
-
-    def by_step():
-        return torch.randn(batch, 1, length, states, device=device, dtype=dtype).transpose(2, 3).requires_grad_()
-
-    A = (-torch.rand(channels, states, device=device) * 8 - 0.1).requires_grad_()
-    D = torch.randn(channels, device=device, requires_grad=True)
-    bias = (torch.rand(channels, device=device) - 4).requires_grad_()
-    inputs = (tokens(), tokens(0.5), A, by_step(), by_step(), D, tokens() if gate else None, bias)
-    return run_pair(lambda: selective_scan(*inputs, delta_softplus=True), inputs, tokens().detach())
-
-
-def prepare_order(shape, dtype, device):
-    import torch
-
-    from mamba_vision.kernels import ordered_scan
-
-    batch, channels, side, states = shape
-    L, K = side * side, 4
-    grid = torch.arange(L, device=device).view(side, side)
-    rows, columns = grid.flatten(), grid.t().flatten()
-    order = torch.stack([rows, columns, rows.flip(0), columns.flip(0)]).int()
-
-    def made(*size):
-        return torch.randn(*size, device=device, dtype=dtype).requires_grad_()
-
-    A = (-torch.rand(K, channels, states, device=device) * 8 - 0.1).requires_grad_()
-    D = torch.randn(K, channels, device=device, requires_grad=True)
-    bias = (torch.rand(K, channels, device=device) - 4).requires_grad_()
-    x, dt = made(batch, L, channels), made(batch, K, L, channels)
-    inputs = (x, dt, A, made(batch, K, L, states), made(batch, K, L, states), D, bias)
-
-    def forward():
-        return ordered_scan(x, order, dt, None, *inputs[2:5], D, bias)
-
-    return run_pair(forward, inputs, torch.randn_like(x))
-
-
-def run_pair(forward, inputs, grad):
-    import torch
-
-    leaves = [t for t in inputs if t is not None]
-
-    def infer():
-        with torch.no_grad():
-            return forward()
-
-    def train():
-        return torch.autograd.grad(forward(), leaves, grad)
-
-    return infer, train
-
-
-def measure(sets, device: str, repeats: int) -> dict:
-    """Medians of both, rotating over the input sets so that no cache answers; extra memory of forward and backward."""
-    import torch
-
-    found = {}
-    for i, key in enumerate(("forward_us", "forward_backward_us")):
-        runs = [pair[i] for pair in sets]
-        found[key] = time_gpu(runs, repeats) if device == "cuda" else time_cpu(runs, max(1, repeats // 10))
-    if device == "cuda":
-        found["host_us"] = host_time(sets[0][1])
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        results = sets[0][1]()  # noqa: F841 (counts as memory)
-        found["extra_MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
-    return found
-
-
-def time_gpu(runs, repeats: int) -> float:
-    """Events around each call; a pause on the device before it lets the host run ahead, as it does in a real model."""
-    from time import perf_counter
-
-    import torch
-
-    for run in runs * 2:
-        run()
-    torch.cuda.synchronize()
-    start = perf_counter()
-    runs[0]()
-    pause = int(2e9 * (1.5 * (perf_counter() - start) + 5e-4))  # cycles, at 2 GHz
-    torch.cuda.synchronize()
-    events = []
-    for i in range(repeats):
-        torch.cuda._sleep(pause)
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        runs[i % len(runs)]()
-        end.record()
-        events.append((start, end))
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events) * 1e3
-
-
-def host_time(run) -> float:
-    """Time until a call returns, the work on the device still under way."""
-    from time import perf_counter
-
-    import torch
-
-    times = []
-    for _ in range(10):
-        torch.cuda.synchronize()
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return statistics.median(times) * 1e6
-
-
-def time_cpu(runs, repeats: int) -> float:
-    from time import perf_counter, process_time
-
-    import torch
-
-    clock = process_time if torch.get_num_threads() == 1 else perf_counter
-    runs[0]()
-    times = []
-    for _ in range(repeats):
-        start = clock()
-        runs[0]()
-        times.append(clock() - start)
-    return statistics.median(times) * 1e6
-
-
-def floors(op: str, shape, size: int) -> dict:
-    """Least times: each input read and each output written once, exponentials, multiply-adds; the largest counts."""
-    if op == "selective_scan":
-        batch, channels, length, states, gate = shape
-        K, read, written = 1, 2 + gate, 1
-        grads = 2 + gate
-    else:
-        batch, channels, side, states = shape
-        length, K, read, written, grads = side * side, 4, 1 + 4, 1, 1 + 4
-    rows = batch * length * channels
-    small = batch * K * length * 2 * states * size
-    elements = rows * K * states
-    forward = max(
-        (rows * (read + written) * size + small) / BANDWIDTH, (elements + 2 * rows * K) / SPECIAL, 4 * elements / SLOTS
-    )
-    backward = max(
-        (rows * (read + 1 + grads) * size + 2 * small) / BANDWIDTH, (elements + 3 * rows * K) / SPECIAL,
-        13 * elements / SLOTS,
-    )  # fmt: skip
-    return {"forward_floor_us": forward * 1e6, "forward_backward_floor_us": (forward + backward) * 1e6}
-
-
-def ratios(row: dict, published: dict | None) -> dict:
-    """Published time over ours."""
-    if not published:
-        return {}
-    both = published.get("forward_backward_us") or published["forward_us"] + published["backward_us"]
-    found = {
-        "forward_ratio": published["forward_us"] / row["forward_us"],
-        "forward_backward_ratio": both / row["forward_backward_us"],
-    }
-    if "extra_MiB" in published:
-        found["published_extra_MiB"] = published["extra_MiB"]
-    return found
-
-
-def print_row(row: dict) -> None:
+def print_row(row: Mapping[str, Any]) -> None:
     def cell(value, width, digits=0, suffix=""):
         return f"{'-' if value is None else format(value, f'.{digits}f') + suffix:>{width}}"
 
@@ -393,120 +151,16 @@ def print_row(row: dict) -> None:
     print(line + cell(row.get("extra_MiB"), 7) + cell(row.get("host_us"), 7))
 
 
-def short(dtype: str) -> str:
-    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[dtype]
+def time_network(name: str, args: argparse.Namespace, device: str, published: Mapping[str, Any]) -> dict[str, Any]:
+    from mamba_vision.apis.network_benchmark import benchmark_network
 
-
-# ---- models ----------------------------------------------------------------------------------------------------------
-# our arch: the published file's key
-PUBLISHED_MODELS = {
-    "VMamba:tiny": "vmamba_t_s1l8_224",
-    "VMamba:tiny_s2l5": "vmamba_t_s2l5_224",
-    "Vim:tiny": "vim_t_224",
-    "Vim:small": "vim_s_224",
-    "SegMamba:brats2023": "segmamba_128_b2",
-}
-
-
-def run_model(name: str, args: argparse.Namespace, device: str, published: dict) -> dict:
-    """Samples a second of inference and of training (forward and backward, no optimizer), under autocast; peak MiB.
-
-    On a GPU twice: launched one by one, and replayed as CUDA graphs (`mamba_vision.cuda_graphed`), which takes the host
-    out of it.
-    """
-    import torch
-
-    from mamba_vision.models.cuda_graphs import cuda_graphed, without_cuda_graphs
-    from mamba_vision.registry import MODELS
-
-    kind, _, arch = name.partition(":")
     size = tuple(int(n) for n in args.input.split(","))
-    if kind in ("SegMamba", "UMamba") and len(size) == 4:
-        size = (2, 4, 128, 128, 128)
-    spec = {"type": kind, **({"arch": arch} if arch else {})}
-    if kind in ("SegMamba", "UMamba"):
-        spec |= {"in_channels": size[1]}
-    model = MODELS.build(spec).to(device)
-    dtype = getattr(torch, args.dtype)
-    x = [torch.randn(size, device=device) for _ in range(2)]
-
-    def run(i, training):
-        with torch.set_grad_enabled(training), torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-            out = model(x[i])
-        if training:
-            total = sum(o.float().mean() for o in (out if isinstance(out, (list, tuple)) else [out]))
-            total.backward()
-            model.zero_grad(set_to_none=True)
-
-    row = {"model": name, "input": list(size), "dtype": args.dtype}
-    for key, training in (("inference", False), ("training", True)):
-        model.train(training)
-        runs = [lambda i=i, training=training: run(i, training) for i in range(2)]
-        if device == "cuda":
-            for _ in range(3):
-                runs[0]()
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            row[f"{key}_per_s"] = size[0] / wall_time(runs, max(5, args.repeats // 3)) * 1e6
-            row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
-            try:
-                cuda_graphed(model)
-                runs[0]()
-                row[f"{key}_graph_per_s"] = size[0] / wall_time(runs, max(5, args.repeats // 3)) * 1e6
-                row[f"{key}_graph_MiB"] = torch.cuda.max_memory_allocated() / 2**20
-            except (RuntimeError, ValueError) as error:  # something in the model can't be captured
-                print(f"{name}, {key}: no CUDA graph: {str(error).splitlines()[0]}")
-            without_cuda_graphs(model)
-        else:
-            row[f"{key}_per_s"] = size[0] / time_cpu(runs, 1) * 1e6
-    print(f"\n{name} {size}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items() if isinstance(v, float)))
-    values = published.get(f"{PUBLISHED_MODELS.get(name)}_{short(args.dtype)}")
-    if values and values["batch"] == size[0]:
-        for key in ("inference", "training"):
-            row[f"{key}_ratio"] = row[f"{key}_per_s"] / values[f"{key}_per_s"]
-            if f"{key}_graph_per_s" in row:
-                row[f"{key}_graph_ratio"] = row[f"{key}_graph_per_s"] / values[f"{key}_per_s"]
-            row[f"{key}_memory_ratio"] = row[f"{key}_MiB"] / values[f"{key}_MiB"]
-        print("  of the published: " + ", ".join(f"{k} {v:.2f}" for k, v in row.items() if k.endswith("ratio")))
+    row = benchmark_network(name, size, device, args.dtype, args.repeats, published)
+    speeds = ", ".join(f"{k} {v:.1f}" for k, v in row.items() if isinstance(v, float) and not k.endswith("ratio"))
+    print(f"\n{name} {tuple(row['input'])}: {speeds}")
+    if ratios := ", ".join(f"{k} {v:.2f}" for k, v in row.items() if k.endswith("ratio")):
+        print(f"  of the published: {ratios}")
     return row
-
-
-def wall_time(runs, repeats: int) -> float:
-    """Microseconds a call as a program sees it that calls again and again."""
-    from time import perf_counter
-
-    import torch
-
-    torch.cuda.synchronize()
-    start = perf_counter()
-    for i in range(repeats):
-        runs[i % len(runs)]()
-    torch.cuda.synchronize()
-    return (perf_counter() - start) / repeats * 1e6
-
-
-def plot(results: list[dict], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = [row for row in results if "forward_us" in row]
-    figure, axes = plt.subplots(figsize=(9, 0.45 * len(rows) + 1.5), layout="constrained")
-    labels = [f"{row['shape']} {row['backend']}" for row in rows]
-    for offset, key in ((-0.2, "forward"), (0.2, "forward_backward")):
-        places = [i + offset for i in range(len(rows))]
-        axes.barh(places, [row[f"{key}_us"] for row in rows], 0.38, label=key.replace("_", " + "))
-        for place, row in zip(places, rows):
-            if f"{key}_floor_us" in row:
-                axes.plot([row[f"{key}_floor_us"]] * 2, [place - 0.19, place + 0.19], color="black")
-    axes.set_yticks(range(len(rows)), labels)
-    axes.invert_yaxis()
-    axes.set_xlabel("µs (black: the floor)")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    print(f"drawn: {path}")
 
 
 if __name__ == "__main__":
