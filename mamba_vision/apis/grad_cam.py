@@ -8,8 +8,8 @@ from mmengine.dataset import default_collate
 from torch import Tensor, nn
 
 from mamba_vision.apis.classification import ImageClassifierInferencer
-from mamba_vision.apis.hidden_attention import class_places, patch_grid
 from mamba_vision.apis.image_files import read_image
+from mamba_vision.scan_orders import split_tokens
 
 
 def grad_cam(
@@ -95,7 +95,5 @@ def _as_map(backbone: nn.Module, x: Tensor, size: tuple[int, int], name: str) ->
         return x
     if x.ndim != 3:
         raise ValueError(f"layer: {name!r} gives {tuple(x.shape)}, expected tokens (B, T, C) or a map (B, H, W, C)")
-    grid = patch_grid(backbone, size)
-    places = class_places(backbone, grid)
-    patches = [token for token in range(x.shape[1]) if token not in places]
-    return x[:, patches].unflatten(1, grid)
+    grid = backbone.grid_of(*size)
+    return split_tokens(x, backbone.class_places(grid))[0].unflatten(1, grid)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
+from mamba_vision.scan_orders import matrices_of_tokens, orders_of_table, patch_token, return_tokens, split_tokens
 
 
 def attention_matrices(found: ScanInputs, channels: Sequence[int] | None = None, gated: bool = False) -> Tensor:
@@ -45,7 +46,7 @@ def attention_matrices(found: ScanInputs, channels: Sequence[int] | None = None,
             matrix = matrix * nn.functional.silu(found.z[:, :, kept]).unsqueeze(-1)
     if found.order is None:
         return matrix
-    return torch.stack([_in_token_order(matrix[:, k], path) for k, path in enumerate(found.order)], dim=1)
+    return matrices_of_tokens(matrix, orders_of_table(found.order))
 
 
 def attention_row(found: ScanInputs, token: int, published: bool = True) -> Tensor:
@@ -57,24 +58,21 @@ def attention_row(found: ScanInputs, token: int, published: bool = True) -> Tens
         published: as the paper's code has it, without the decay at the looking token's own step and without what it
             takes from itself. False: the row of `attention_matrices`, summed over directions.
     """
-    order = found.order
-    if order is None:
-        order = torch.arange(found.u.shape[-1], device=found.u.device)[None].expand(found.u.shape[1], -1)
-    tokens = int(order.max()) + 1
-    row = found.delta.new_zeros(found.u.shape[0], found.u.shape[2], tokens)
-    for k, path in enumerate(order):
-        place = int((path == token).nonzero()[0])
-        total = found.delta[:, k].cumsum(-1)
+    paths = found.order
+    if paths is None:
+        paths = torch.arange(found.u.shape[-1], device=found.u.device).expand(found.u.shape[1], -1)
+    orders = orders_of_table(paths)
+    taken = torch.zeros_like(found.delta)
+    for k, place in enumerate(orders.inverse[:, token].tolist()):
         last = place if published else place + 1  # of the steps that count
         if not last:
             continue
+        total = found.delta[:, k].cumsum(-1)
         reach = total[..., last - 1 : last] - total[..., :last]
         decay = (found.A[k][None, :, :, None] * reach.unsqueeze(2)).exp()  # (B, E, N, steps)
         weight = found.C[:, k, :, place, None] * found.B[:, k, :, :last]
-        steps = torch.einsum("bent,bnt->bet", decay, weight) * found.delta[:, k, :, :last]
-        real = path[:last] >= 0
-        row = row.index_add(-1, path[:last][real], steps[..., real])
-    return row
+        taken[:, k, :, :last] = torch.einsum("bent,bnt->bet", decay, weight) * found.delta[:, k, :, :last]
+    return return_tokens(taken.transpose(2, 3), orders).sum(1).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -121,13 +119,15 @@ def attention_maps(
         published: see `attention_row`.
 
     Raises:
-        ValueError: the backbone is no stack of layers whose scans can be read, has no class token to look from, or
-            does not have so many layers.
+        ValueError: the backbone is no stack of layers whose scans can be read, has no class token to look from or one
+            at random places, or does not have so many layers or such a patch.
     """
     backbone = model.backbone
     layers = getattr(backbone, "layers", None)
     if layers is None or not all(hasattr(getattr(layer, "mixer", None), "scan_inputs") for layer in layers):
         raise ValueError(f"model: found {type(backbone).__name__}, expected a plain backbone, such as Vim or LocalVim")
+    if getattr(backbone, "class_token", None) == "random":
+        raise ValueError("model: found class_token='random', expected a class token whose place is known")
     start = round(0.625 * len(layers)) if start_layer is None else start_layer
     if not 0 <= start < len(layers):
         raise ValueError(f"start_layer: found {start}, expected a layer of 0 .. {len(layers) - 1}")
@@ -137,8 +137,8 @@ def attention_maps(
         classes = logits.detach().argmax(1) if classes is None else classes.to(logits.device)
         score = logits.gather(1, classes[:, None]).sum()
         grads = torch.autograd.grad(score, [residuals[i] for i in used])
-    grid = patch_grid(backbone, images.shape[-2:])
-    places = class_places(backbone, grid)
+    grid = backbone.grid_of(*images.shape[-2:])
+    places = backbone.class_places(grid)
     looking = _token_of(query, grid, places)
     with torch.no_grad():
         rows = [attention_row(scans[i], looking, published) for i in used]
@@ -177,14 +177,6 @@ def _watched(layers: nn.ModuleList, used: Sequence[int]) -> Iterator[tuple[dict,
         yield scans, residuals
 
 
-def _in_token_order(matrix: Tensor, path: Tensor) -> Tensor:
-    """(..., L, L) of steps to (..., T, T) of tokens."""
-    steps = path.new_full((int(path.max()) + 1,), -1)
-    real = path >= 0
-    steps[path[real]] = torch.arange(path.shape[0], device=path.device)[real]
-    return matrix[..., steps, :][..., steps]
-
-
 def _rolled_out(shares: Sequence[Tensor], looking: int) -> Tensor:
     """Products of the layers' mixing matrices, each of which has the same row everywhere, plus the identity."""
     rolled = None
@@ -201,21 +193,6 @@ def _stretched(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     return (values - low) / torch.where(high > low, high - low, 1)
 
 
-def patch_grid(backbone: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of patches that a plain backbone cuts an image of this size into."""
-    if hasattr(backbone, "grid_of"):
-        return backbone.grid_of(*size)
-    rows, columns = (-(-side // step) for side, step in zip(size, backbone.patch_embed.projection.stride))
-    return rows, columns  # RSMamba fills images up to whole patches
-
-
-def class_places(backbone: nn.Module, grid: tuple[int, int]) -> tuple[int, ...]:
-    """Where a plain backbone's class tokens stand among the tokens of this grid of patches."""
-    if hasattr(backbone, "_class_places"):
-        return backbone._class_places(grid[0] * grid[1])
-    return backbone._places(grid)
-
-
 def _token_of(query: tuple[int, int] | None, grid: tuple[int, int], places: tuple[int, ...]) -> int:
     if query is None:
         if len(places) != 1:
@@ -224,10 +201,8 @@ def _token_of(query: tuple[int, int] | None, grid: tuple[int, int], places: tupl
     row, column = query
     if not (0 <= row < grid[0] and 0 <= column < grid[1]):
         raise ValueError(f"query: found {query}, expected a row and column of the {grid[0]} x {grid[1]} patches")
-    token = row * grid[1] + column
-    return token + sum(place <= token for place in places)
+    return patch_token(row * grid[1] + column, places)
 
 
 def _on_grid(map_BT: Tensor, places: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
-    patches = [token for token in range(map_BT.shape[1]) if token not in places]
-    return map_BT[:, patches].clamp_min(0).unflatten(1, grid)
+    return split_tokens(map_BT, places)[0].clamp_min(0).unflatten(1, grid)

@@ -6,7 +6,7 @@ Layouts: B batch, K directions, L steps of a sequence, T tokens, C channels (any
 import torch
 from torch import Tensor
 
-from mamba_vision.scan_orders.base import Orders
+from mamba_vision.scan_orders.base import Orders, invert
 
 
 def gather_tokens(x_BTC: Tensor, orders: Orders) -> Tensor:
@@ -65,6 +65,35 @@ def return_as_published(y_BKTC: Tensor, orders: Orders) -> Tensor:
         return y_BKTC
     directions = torch.arange(y_BKTC.shape[1], device=y_BKTC.device)[:, None]
     return y_BKTC[:, directions, orders.published_return]
+
+
+def orders_of_table(indices: Tensor) -> Orders:
+    """Orders that are known by their table alone, over a line of as many tokens as it names.
+
+    Args:
+        indices: (K, L) or (B, K, L) int64; -1 is the zero token.
+    """
+    tokens = int(indices.max()) + 1
+    return Orders(indices, invert(indices, tokens), (tokens,))
+
+
+def matrices_of_tokens(matrix_BKLL: Tensor, orders: Orders) -> Tensor:
+    """What each direction's steps do to each other, as what tokens do to each other; zero tokens are left out.
+
+    Args:
+        matrix_BKLL: (B, K, ..., L, L), a row and a column a step.
+        orders: the same for all samples, each of which reads every token.
+
+    Returns:
+        (B, K, ..., T, T).
+
+    Raises:
+        ValueError: the matrices have another number of directions or steps than the orders.
+    """
+    _check_length("matrix", matrix_BKLL, 1, orders.indices.shape[0])
+    _check_length("matrix", matrix_BKLL, -1, orders.indices.shape[1])
+    each = [matrix[..., steps, :][..., steps] for matrix, steps in zip(matrix_BKLL.unbind(1), orders.inverse)]
+    return torch.stack(each, 1)
 
 
 def fold(x_BTC: Tensor, orders: Orders) -> Tensor:
@@ -135,11 +164,20 @@ def insert_tokens(x_BTC: Tensor, extra_BEC: Tensor, places: tuple[int, ...]) -> 
 
 
 def split_tokens(x_BTC: Tensor, places: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Undo `insert_tokens`: (B, T + E, C) -> the rest (B, T, C) and the extra tokens (B, E, C)."""
+    """Undo `insert_tokens`: (B, T + E, C...) -> the rest (B, T, C...) and the extra tokens (B, E, C...)."""
+    if not places:
+        return x_BTC, x_BTC[:, :0]
     extra = [x_BTC[:, place : place + 1] for place in places]
     starts, stops = [0, *(place + 1 for place in places)], [*places, x_BTC.shape[1]]
     rest = [x_BTC[:, start:stop] for start, stop in zip(starts, stops)]
     return torch.cat(rest, 1), torch.cat(extra, 1)
+
+
+def patch_token(patch: int, places: tuple[int, ...]) -> int:
+    """The place of a patch in a sequence with extra tokens at these places, rising, as `insert_tokens` puts them."""
+    for place in places:
+        patch += place <= patch
+    return patch
 
 
 def _folding(axes: int, orders: Orders) -> list[int]:

@@ -90,9 +90,12 @@ def test_any_size_batch_and_query():
         ("vmamba_test", {}, "found VMamba, expected a plain backbone"),
         ("localvim_test", {}, "query: found none with 0 class tokens"),
         ("vim_test", {"start_layer": 4}, "start_layer: found 4"),
+        ("vim_test:random", {}, "found class_token='random'"),
         ("vim_test", {"query": (0, 9)}, r"query: found \(0, 9\)"),
     ],
 )
 def test_errors(name, options, message):
     with pytest.raises(ValueError, match=message):
-        attention_maps(mamba_vision.get_model(name, num_classes=5), torch.randn(1, 3, 64, 64), **options)
+        name, _, token = name.partition(":")
+        model = mamba_vision.get_model(name, num_classes=5, **({"class_token": token} if token else {}))
+        attention_maps(model, torch.randn(1, 3, 64, 64), **options)

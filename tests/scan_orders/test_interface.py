@@ -20,6 +20,7 @@ from mamba_vision.scan_orders import (
     invert,
     orders_from_permutations,
     orders_from_scores,
+    patch_token,
     return_tokens,
     sequence_order,
     side_by_side,
@@ -314,6 +315,8 @@ def test_class_tokens(where: str, places: tuple[int, ...]) -> None:
     rest, out = split_tokens(joined, places)
     assert torch.equal(rest, x)
     assert torch.equal(out, extra.expand(2, -1, -1))
+    assert torch.equal(joined[:, [patch_token(patch, places) for patch in range(7)]], x)
+    assert torch.equal(split_tokens(x, ())[0], x) and split_tokens(x, ())[1].shape == (2, 0, 3)
     with pytest.raises(ValueError, match="class token 'center', expected one of head, middle, tail, head_tail"):
         class_token_places("center", 7)
 

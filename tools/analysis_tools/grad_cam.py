@@ -8,25 +8,16 @@ MODEL is a configuration or a name of mamba_vision.list_models(). (Selvaraju et 
 
 import argparse
 import sys
-from pathlib import Path
 
+from mamba_vision.utils.explanation_tool import explanation_parser
 from mamba_vision.utils.tool_exit import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="configuration file, or name of a model")
-    parser.add_argument("checkpoint", type=Path, help="weights, trained here or as published")
-    parser.add_argument("image", type=Path, help="picture")
-    parser.add_argument("--out", type=Path, default=Path("grad_cam.png"), metavar="PNG",
-                        help="picture to write (default: %(default)s)")  # fmt: skip
-    parser.add_argument(
-        "--class", dest="label", type=int, help="number of the class to explain (default: the likeliest)"
-    )
+    parser = explanation_parser(__doc__, "grad_cam.png")
     parser.add_argument(
         "--layer", help="module of the backbone that is weighed (default: the last that patches are read from)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     return parser.parse_args(argv)
 
 

@@ -9,26 +9,17 @@ mamba_vision.list_models(). With --query a patch looks in place of the class tok
 
 import argparse
 import sys
-from pathlib import Path
 
+from mamba_vision.utils.explanation_tool import explanation_parser
 from mamba_vision.utils.tool_exit import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="configuration file, or name of a model")
-    parser.add_argument("checkpoint", type=Path, help="weights, trained here or as published")
-    parser.add_argument("image", type=Path, help="picture")
-    parser.add_argument("--out", type=Path, default=Path("hidden_attention.png"), metavar="PNG",
-                        help="picture to write (default: %(default)s)")  # fmt: skip
-    parser.add_argument(
-        "--class", dest="label", type=int, help="number of the class to explain (default: the likeliest)"
-    )
+    parser = explanation_parser(__doc__, "hidden_attention.png")
     parser.add_argument("--start-layer", type=int, help="first layer that counts (default: 5/8 of all, 15 of 24)")
     parser.add_argument("--query", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="the patch that looks")
     parser.add_argument("--corrected", action="store_true",
                         help="with the diagonal and the class token's own decay, unlike published code")  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     return parser.parse_args(argv)
 
 

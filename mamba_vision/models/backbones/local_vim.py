@@ -179,7 +179,7 @@ class LocalVim(Network):
                 hidden_BTC = rotate(hidden_BTC, tables)
                 if self.rope_residual and residual_BTC is not None:
                     residual_BTC = rotate(residual_BTC, tables)
-            orders = orders_around(layer.mixer.scan, grid, self._places(grid), x.device)
+            orders = orders_around(layer.mixer.scan, grid, self.class_places(grid), x.device)
             hidden_BTC, residual_BTC = self._block(layer, hidden_BTC, residual_BTC, orders)
             if self.out_type == "featmap":
                 maps |= {i: self._map(hidden_BTC, i, grid) for i, at in enumerate(self.out_indices) if at == index}
@@ -189,8 +189,8 @@ class LocalVim(Network):
         out_BTC = self.norm_f(total_BTC.to(self.norm_f.weight.dtype))
         if self.out_type == "raw":
             return (out_BTC,)
-        places = self._places(grid)
-        patches, token = split_tokens(out_BTC, places) if places else (out_BTC, None)
+        places = self.class_places(grid)
+        patches, token = split_tokens(out_BTC, places)
         return ((patches if self.out_type == "avg_featmap" else token).mean(1),)
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -200,13 +200,17 @@ class LocalVim(Network):
         x = nn.functional.pad(x, (0, missing[1], 0, missing[0]))
         tokens_BTC = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         if self.cls_token is not None:
-            tokens_BTC = insert_tokens(tokens_BTC, self.cls_token, self._places(grid))
+            tokens_BTC = insert_tokens(tokens_BTC, self.cls_token, self.class_places(grid))
         positions = resize_with_class_rows(self.pos_embed, self.grid, grid, self.class_token)
         return self.pos_drop(tokens_BTC + positions), grid
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of patches of an image."""
         return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def class_places(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Where the class token stands among the tokens of this grid of patches."""
+        return () if self.class_token == "none" else class_token_places("middle", grid[0] * grid[1])
 
     def _block(self, layer: AddNormBlock, hidden: Tensor, residual: Tensor | None, orders: Orders):
         if self.with_cp and self.training and hidden.requires_grad:
@@ -221,13 +225,10 @@ class LocalVim(Network):
         return tuple(resize_positions(table[None], self.grid, grid)[0] for table in tables)
 
     def _map(self, hidden_BTC: Tensor, position: int, grid: tuple[int, int]) -> Tensor:
-        places = self._places(grid)
-        patches_BMC = split_tokens(hidden_BTC, places)[0] if places else hidden_BTC
+        places = self.class_places(grid)
+        patches_BMC = split_tokens(hidden_BTC, places)[0]
         normed_BMC = getattr(self, f"outnorm_{position}")(patches_BMC)
         return normed_BMC.transpose(1, 2).unflatten(2, grid).contiguous()
-
-    def _places(self, grid: tuple[int, int]) -> tuple[int, ...]:
-        return () if self.class_token == "none" else class_token_places("middle", grid[0] * grid[1])
 
     # ---- start, freezing, names -----------------------------------------------------------------------------------
     def _init_parameters(self) -> None:

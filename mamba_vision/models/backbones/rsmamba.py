@@ -113,7 +113,7 @@ class RSMamba(Network):
         patch |= dict(in_channels=in_channels, embed_dims=self.embed_dims, input_size=size)
         self.patch_embed = PatchEmbed(**{**patch, **(patch_cfg or {})})
         self.grid = tuple(self.patch_embed.init_out_size)
-        tokens = len(self._class_places(self.grid[0] * self.grid[1]))
+        tokens = len(self.class_places(self.grid))
         self.cls_token = nn.Parameter(torch.zeros(1, tokens, self.embed_dims)) if tokens else None
         length = self.grid[0] * self.grid[1] + tokens
         self.pos_embed = nn.Parameter(torch.zeros(1, length, self.embed_dims)) if pe_type == "learnable" else None
@@ -159,7 +159,7 @@ class RSMamba(Network):
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, ...]]:
         """Tokens (B, L, C) with class tokens and positions, the grid of patches, and the class tokens' places."""
         tokens_BLC, grid = self.patch_embed(x)
-        places = self._class_places(grid[0] * grid[1])
+        places = self.class_places(grid)
         if self.pe_type == "sine":  # class tokens have no position
             tokens_BLC = tokens_BLC + sine_positions(grid, self.embed_dims, device=x.device).to(tokens_BLC.dtype)
         if places:
@@ -168,6 +168,15 @@ class RSMamba(Network):
             table = resize_with_class_rows(self.pos_embed, self.grid, tuple(grid), self.cls_position)
             tokens_BLC = tokens_BLC + table
         return self.drop(tokens_BLC), tuple(grid), places
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of patches of an image, which is filled up to whole patches."""
+        step = self.patch_embed.projection.stride
+        return -(-height // step[0]), -(-width // step[1])
+
+    def class_places(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Where the class tokens stand among the tokens of this grid of patches."""
+        return () if self.cls_position == "none" else class_token_places(self.cls_position, grid[0] * grid[1])
 
     def fit_published(self, name: str, value: Tensor) -> Tensor:
         """A checkpoint's position table, resampled for this model's grid; other tensors as they are."""
@@ -230,15 +239,12 @@ class RSMamba(Network):
     def _read_out(self, tokens_BLC: Tensor, grid: tuple[int, int], places: tuple[int, ...]) -> Tensor:
         if self.out_type == "raw":
             return tokens_BLC
-        patches_BMC, class_BTC = split_tokens(tokens_BLC, places) if places else (tokens_BLC, None)
+        patches_BMC, class_BTC = split_tokens(tokens_BLC, places)
         if self.out_type == "cls_token":
             return class_BTC.mean(1)
         if self.out_type == "featmap":
             return patches_BMC.transpose(1, 2).unflatten(2, grid).contiguous()
         return self.ln2(patches_BMC.mean(1))
-
-    def _class_places(self, patches: int) -> tuple[int, ...]:
-        return () if self.cls_position == "none" else class_token_places(self.cls_position, patches)
 
     def _freeze(self) -> None:
         if self.frozen_stages < 0:

@@ -190,7 +190,7 @@ class Vim(Network):
         """Tokens (B, L, C) with class tokens and positions, the grid of patches, and the class tokens' places."""
         grid = self.grid_of(*x.shape[-2:])
         patches_BMC = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
-        places = self._class_places(grid[0] * grid[1])
+        places = self.class_places(grid)
         class_tokens = [getattr(self, name) for name in self.class_names]
         tokens_BLC = insert_tokens(patches_BMC, torch.cat(class_tokens, 1), places) if places else patches_BMC
         if self.pos_embed is not None:
@@ -206,6 +206,13 @@ class Vim(Network):
         if min(height, width) < self.patch_size:
             raise ValueError(f"image: found {height} x {width}, expected at least {self.patch_size} pixels a side")
         return (height - self.patch_size) // self.stride + 1, (width - self.patch_size) // self.stride + 1
+
+    def class_places(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Where the class tokens stand among the tokens of this grid of patches (drawn anew if random)."""
+        patches = grid[0] * grid[1]
+        if self.class_token == "random":
+            return (int(torch.randint(patches + 1, ())),)
+        return () if self.class_token == "none" else class_token_places(self.class_token, patches)
 
     def _run(
         self, hidden: Tensor, order: Tensor | None, tables: tuple[Tensor, Tensor] | None, flipped: bool
@@ -267,14 +274,14 @@ class Vim(Network):
                 hidden = hidden + residual
             elif self.features == "residual" and self.last_feature == "add_norm":
                 hidden = self._sum_and_norm(hidden, residual)
-            map_BMC = split_tokens(hidden, places)[0] if places else hidden
+            map_BMC = split_tokens(hidden, places)[0]
             return map_BMC.transpose(1, 2).unflatten(2, grid).contiguous()
         out_BLC = self._sum_and_norm(hidden, residual)
         if self.out_type == "raw":
             return out_BLC
         if self.out_type == "last_token":
             return out_BLC[:, -1]
-        patches, tokens = split_tokens(out_BLC, places) if places else (out_BLC, None)
+        patches, tokens = split_tokens(out_BLC, places)
         return (patches if self.out_type == "avg_featmap" else tokens).mean(1)
 
     def _sum_and_norm(self, hidden: Tensor, residual: Tensor) -> Tensor:
@@ -292,11 +299,6 @@ class Vim(Network):
     def _position_rows(self) -> str:
         """Where the position table has the class tokens' rows."""
         return "head" if self.class_token == "random" else self.class_token
-
-    def _class_places(self, patches: int) -> tuple[int, ...]:
-        if self.class_token == "random":
-            return (int(torch.randint(patches + 1, ())),)
-        return () if self.class_token == "none" else class_token_places(self.class_token, patches)
 
     def _init_parameters(self) -> None:
         """As published, but for nothing that would undo the mixers' own start of their step sizes."""
