@@ -96,6 +96,9 @@ def choose(op: str, tensor: torch.Tensor, only_portable: str | None = None) -> s
         op: the op's folder.
         tensor: any input.
         only_portable: why Triton's kernels cannot take this call (for example, complex numbers), if so.
+
+    Raises:
+        BackendError: the backend that was asked for cannot run this call.
     """
     device = tensor.device.type
     if _requested is None:

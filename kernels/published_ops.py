@@ -247,6 +247,9 @@ def layer_norm_fn(
         prenorm: also return the sum, to be the next residual.
         residual_in_fp32: that sum is float32 where no residual was given; otherwise it has the residual's dtype.
         is_rms_norm: divide by the root mean square only.
+
+    Raises:
+        ValueError: `rowscale` together with `x1`.
     """
     if rowscale is not None and x1 is not None:
         raise ValueError("rowscale: found together with x1, expected one of them")

@@ -57,7 +57,11 @@ def build_ort_library(include: str | Path | None = None, out: str | Path | None 
 
 
 def ort_include(include: str | Path | None = None) -> Path:
-    """The folder of ONNX Runtime's C header; arguments and errors as of `build_ort_library`."""
+    """The folder of ONNX Runtime's C header; arguments and errors as of `build_ort_library`.
+
+    Raises:
+        BuildError: no folder has the header.
+    """
     asked = include or os.environ.get("ORT_INCLUDE")
     prefix = os.environ.get("CONDA_PREFIX")
     usual = (*_ORT_FOLDERS, *((f"{prefix}/include/onnxruntime",) if prefix else ()))

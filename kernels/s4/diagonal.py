@@ -38,6 +38,9 @@ def diagonal_kernel(log_decay: torch.Tensor, weights: torch.Tensor, length: int)
     Args:
         log_decay: (features, states) complex, log(Ā).
         weights: (channels, features, states) complex, the products C B̄.
+
+    Raises:
+        ValueError: `length` is below 1.
     """
     if length < 1:
         raise ValueError(f"length is {length}, expected at least 1")

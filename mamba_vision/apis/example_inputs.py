@@ -57,6 +57,9 @@ def example_inputs(
         size: spatial size; default: `usual_size`.
         channels: of the image; default: those of the first convolution.
         device: where the tensors are made; uninitialized.
+
+    Raises:
+        ValueError: the model takes another number of axes or channels.
     """
     if hasattr(model, "input_shapes"):  # networks of several inputs say what these are
         shapes = model.input_shapes(tuple(size or usual_size(model)))

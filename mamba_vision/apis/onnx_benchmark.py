@@ -30,6 +30,9 @@ def benchmark(
 
     Returns:
         `torch_ms`, `onnx_ms`, `peak_memory_bytes` (of a process that only runs the file), `threads`, `size`.
+
+    Raises:
+        RuntimeError: the process that runs the file failed; its last line is told.
     """
     arrays = example_arrays(found, 1, size, 0)
     torch_result(found, arrays)

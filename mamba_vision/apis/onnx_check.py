@@ -98,6 +98,9 @@ def check(found: Exportable, sessions: Sequence[ort.InferenceSession], how: How)
         `inputs` (shapes), `seed`; of the last graph `error`, the largest difference over the largest output,
         `absolute`, the largest difference, and for logits `agreement`, the share of equal arg-maxima; `fp32_error` of
         the first one.
+
+    Raises:
+        ExportError: ONNX Runtime fails, or gives a result of another shape than PyTorch.
     """
     arrays = example_arrays(found, *how)
     expected = torch_result(found, arrays)

@@ -87,7 +87,12 @@ def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Expo
 
 
 def from_variant(variant: Variant, checkpoint: str | Path | None = None) -> Exportable:
-    """What to export for a variant; as load_exportable, but for its name and the mode of evaluation."""
+    """What to export for a variant; as load_exportable, but for its name and the mode of evaluation.
+
+    Raises:
+        ExportError: a system whose export is not known.
+        ValueError, OSError: the weights cannot be read, or belong to another model.
+    """
     if variant.is_backbone:
         classes = 1000
         if checkpoint is not None:

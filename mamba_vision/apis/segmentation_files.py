@@ -40,6 +40,9 @@ class SegmentOptions(InferenceOptions):
         preview: draw a picture.
         compress: probabilities as .nii.gz, else as .nii, which is read and written several times faster.
         resume: leave cases alone that are finished with the same weights and options.
+
+    Raises:
+        ValueError: an unknown format, surface or way to segment, or no format at all.
     """
 
     formats: tuple[str, ...] = ("nii.gz",)

@@ -30,6 +30,10 @@ class VolumeEnsemble:
     Attributes:
         configurations: the models.
         folder: work folder of the first configuration, where its postprocessing.json may lie; None if there is none.
+
+    Raises:
+        ValueError: there is no model, models of one configuration have different plans, or configurations different
+            labels or channels.
     """
 
     configurations: tuple[tuple[nn.Module, ...], ...]

@@ -42,7 +42,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How scans are segmented; see `inference_volume`."""
+    """How scans are segmented; see `inference_volume`.
+
+    Raises:
+        ValueError: an unknown `tta` or `buffer`.
+    """
 
     tta: str = "flips"
     overlap: float = 0.5

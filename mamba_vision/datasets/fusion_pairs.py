@@ -78,7 +78,11 @@ class FusionPairs(BaseDataset):
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
-        """[{first_path, second_path, name[, dataset]}]."""
+        """[{first_path, second_path, name[, dataset]}].
+
+        Raises:
+            ValueError: pairs of different sizes.
+        """
         pairs = pair_by_name(*(Path(self.data_root, folder) for folder in self.folders))[: self.limit]
         differing = []
         for first, second in pairs:

@@ -36,7 +36,11 @@ class ArrayPictures(BaseDataset):
         super().__init__(ann_file=str(file), data_root=data_root, **options)
 
     def load_data_list(self) -> list[dict]:
-        """One entry an array; the arrays themselves stay where they are until asked for."""
+        """One entry an array; the arrays themselves stay where they are until asked for.
+
+        Raises:
+            ValueError: arrays of other names, types, axes or lengths than a data set has.
+        """
         loaded = np.load(self.ann_file, mmap_mode="r", allow_pickle=False)
         arrays = {name: loaded[name] for name in loaded.files} if isinstance(loaded, Mapping) else {"images": loaded}
         if unknown := sorted(set(arrays) - {"images", "labels", "text"}) or "images" not in arrays:
@@ -98,7 +102,12 @@ class LatentShards(BaseDataset):
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
-        """For each sample the file, place and size of its members."""
+        """For each sample the file, place and size of its members.
+
+        Raises:
+            FileNotFoundError: there are no shards.
+            ValueError: a shard is no uncompressed tar file, or a sample lacks a member.
+        """
         shards = sorted(Path(self.data_root).glob(self.pattern))
         if not shards:
             raise FileNotFoundError(f"{self.data_root}: no shards {self.pattern}; docs: configs/zigma/README.md")

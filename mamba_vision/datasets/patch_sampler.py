@@ -33,6 +33,9 @@ class PatchBatchSampler(Sampler[list[Draw]]):
         batch_size: patches a batch and process.
         iterations: batches an epoch and process.
         foreground: part of the patches that are centred on foreground.
+
+    Raises:
+        ValueError: a count below 1, or a part outside 0 to 1.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, iterations: int, foreground: float = 0.33) -> None:

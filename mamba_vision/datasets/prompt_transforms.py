@@ -53,6 +53,9 @@ class ResizePrompted(BaseTransform):
 
     Args:
         size: side, or (rows, columns).
+
+    Raises:
+        ValueError: `size` is neither a side nor two.
     """
 
     def __init__(self, size: int | Sequence[int]) -> None:
@@ -72,6 +75,9 @@ class AugmentPrompted(BaseTransform):
         scale: lowest and highest factor.
         jitter: of brightness, contrast and saturation.
         flip: probability of each of the flips; quarter turns are drawn where the image is square.
+
+    Raises:
+        ValueError: an option out of range.
     """
 
     def __init__(self, scale: tuple[float, float] = (0.75, 1.25), jitter: float = 0.2, flip: float = 0.5) -> None:

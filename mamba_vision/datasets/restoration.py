@@ -134,7 +134,12 @@ class SIDDBlocks(BaseDataset):
         super().__init__(data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
-        """One entry a block."""
+        """One entry a block.
+
+        Raises:
+            FileNotFoundError: one of the two files is missing.
+            ValueError: their arrays are no blocks of pictures, or differ.
+        """
         from scipy.io import loadmat
 
         for key, name in _SIDD_FILES.items():

@@ -150,6 +150,9 @@ class MakeNoisy(BaseTransform):
     Args:
         sigma: standard deviation in 255ths, or a range that it is drawn from.
         seed: the same noise for every image of one size, drawn as published tests draw it; None: new noise.
+
+    Raises:
+        ValueError: `sigma` is neither a number nor a rising range.
     """
 
     def __init__(self, sigma: float | Sequence[float], seed: int | None = None) -> None:
@@ -171,6 +174,9 @@ class MakeJpeg(BaseTransform):
 
     Args:
         quality: 1 to 100, or a range (both ends included) that it is drawn from.
+
+    Raises:
+        ValueError: `quality` is neither 1 to 100 nor a rising range in it.
     """
 
     def __init__(self, quality: int | Sequence[int]) -> None:
@@ -191,6 +197,9 @@ class MakeRealistic(BaseTransform):
     Args:
         blur, resize, noise, quality: ranges of both passes, see `camera_pass`.
         seed: the same draws for every image, for validation; None: new ones.
+
+    Raises:
+        ValueError: a range that does not rise above zero.
     """
 
     def __init__(

@@ -72,7 +72,11 @@ class SceneDataset(BaseDataset):
         super().__init__(ann_file=ann_file or "", data_root=str(data_root), **options)
 
     def load_data_list(self) -> list[dict]:
-        """[{img_path, gt_label}] of the split."""
+        """[{img_path, gt_label}] of the split.
+
+        Raises:
+            FileNotFoundError: pictures that the list names are missing, or their classes.
+        """
         root, classes = Path(self.data_root), list(self.metainfo["classes"])
         listed = Path(self.ann_file) if self.ann_file else root / f"{self.split}.txt"
         if self.ann_file or listed.is_file():

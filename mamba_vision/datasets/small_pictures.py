@@ -39,7 +39,11 @@ class SmallPictures(BaseDataset):
         super().__init__(metainfo={"classes": SMALL[name]}, **options)
 
     def load_data_list(self) -> list[dict]:
-        """[{img, gt_label}] of the split."""
+        """[{img, gt_label}] of the split.
+
+        Raises:
+            ModuleNotFoundError: scikit-learn, which brings the pictures, is not installed.
+        """
         try:
             from sklearn import datasets
         except ModuleNotFoundError as error:

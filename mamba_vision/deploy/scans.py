@@ -48,6 +48,9 @@ class ScanSegmentor:
         lowres: for a cascade, the model of low resolution, whose findings this one is given; default: the file beside,
             MODEL_lowres.onnx, which tools/export_onnx.py writes.
         options: of `ModelFile`, for both.
+
+    Raises:
+        ModelFileError: a file cannot be used, or a low resolution is missing, superfluous or another's.
     """
 
     def __init__(

@@ -70,6 +70,9 @@ def to_onnx(
     """The program as ONNX, scans as nodes `mamba_vision::SelectiveScan`, without their function.
 
     Free sizes bear the names of `dynamic`.
+
+    Raises:
+        ExportError: PyTorch cannot write the program as ONNX.
     """
     table = {SCAN: _scan, ORDERED_SCAN: _ordered_scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
              torch.ops.aten.where.self: _where, torch.ops.aten.sort.stable: _sort}  # fmt: skip

@@ -24,7 +24,11 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **options: Any) -> None:
-        """The groups of one module and all inside it."""
+        """The groups of one module and all inside it.
+
+        Raises:
+            ValueError: the backbone does not say how deep its layers lie.
+        """
         if not prefix and "get_layer_depth" not in options and not hasattr(module, "get_layer_depth"):
             backbone = getattr(module, "backbone", None)
             if not hasattr(backbone, "get_layer_depth"):

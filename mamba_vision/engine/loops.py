@@ -33,7 +33,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train the rest of the current epoch: all of it, or what is left after a stop."""
+        """Train the rest of the current epoch: all of it, or what is left after a stop.
+
+        Raises:
+            ValueError: the checkpoint was written with epochs of another length.
+        """
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         start = self._iter - self._epoch * len(self.dataloader)

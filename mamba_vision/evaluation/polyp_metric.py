@@ -42,7 +42,11 @@ class PolypMetric(BaseMetric):
         self.threshold = threshold
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Score each sample: `pred_prob` (H, W) in [0, 1] and `gt_mask` (H, W) bool."""
+        """Score each sample: `pred_prob` (H, W) in [0, 1] and `gt_mask` (H, W) bool.
+
+        Raises:
+            ValueError: a map of another size than its mask.
+        """
         for sample in data_samples:
             probability, mask = (_array(sample[key]) for key in ("pred_prob", "gt_mask"))
             if probability.shape != mask.shape:

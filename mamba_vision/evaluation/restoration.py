@@ -40,7 +40,11 @@ class RestorationMetric(BaseMetric):
         self.border, self.y_channel, self.quantize, self.scores = border, y_channel, quantize, tuple(scores)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Score each sample: `pred_image` and `gt_image` (C, H, W) in [0, 1]."""
+        """Score each sample: `pred_image` and `gt_image` (C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: a result of another shape than the truth.
+        """
         for sample in data_samples:
             if sample["pred_image"].shape != sample["gt_image"].shape:
                 found, want = (tuple(sample[key].shape) for key in ("pred_image", "gt_image"))

@@ -179,7 +179,11 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def tolerances_for(tolerance: float | Sequence[float], classes: int) -> list[float]:
-    """One tolerance in mm for each of `classes` foreground classes."""
+    """One tolerance in mm for each of `classes` foreground classes.
+
+    Raises:
+        ValueError: neither one number nor one a class.
+    """
     if isinstance(tolerance, (int, float)):
         return [float(tolerance)] * classes
     if len(tolerance) != classes:

@@ -15,6 +15,9 @@ class Tiling:
         tile: sides shorter than this are not split; bands are of this length at most.
         overlap: margin on every inner side, over the band's length.
         blend: fade tiles into each other; False pastes them as published.
+
+    Raises:
+        ValueError: a tile below 16 pixels, or a margin outside 0 to 0.5.
     """
 
     tile: int = 200

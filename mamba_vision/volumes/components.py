@@ -20,7 +20,11 @@ _NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 @dataclass(frozen=True)
 class KeepLargest:
-    """One step: of the voxels with one of `labels` the largest piece stays; `name` says what they are together."""
+    """One step: of the voxels with one of `labels` the largest piece stays; `name` says what they are together.
+
+    Raises:
+        ValueError: no labels, or background among them.
+    """
 
     name: str
     labels: tuple[int, ...]

@@ -133,7 +133,11 @@ def case_fingerprint(
 
 
 def pool_intensities(samples: Sequence[np.ndarray]) -> list[Intensities]:
-    """Statistics a channel over the cases' samples, each (C, n)."""
+    """Statistics a channel over the cases' samples, each (C, n).
+
+    Raises:
+        ValueError: no case has foreground.
+    """
     pooled = np.concatenate(samples, axis=1)
     if pooled.shape[1] == 0:
         raise ValueError("samples: expected foreground in at least one case, found none: every label is empty")

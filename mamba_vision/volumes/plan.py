@@ -41,6 +41,9 @@ class Plan:
         regions, region_order, ignore_label: as in LabelScheme. With regions the network has one output a region.
         batch_dice: whether the Dice loss sums over the batch before it divides.
         reasons: field -> why it is what it is.
+
+    Raises:
+        ValueError: a field of another length, sign or name than its kind has, or fields that contradict each other.
     """
 
     dataset: str

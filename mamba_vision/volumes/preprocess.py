@@ -101,6 +101,9 @@ def normalize(channel: np.ndarray, plan: Plan, index: int, mask: np.ndarray | No
     'ct' clips to the data set's foreground percentiles 0.5 and 99.5, then subtracts its mean and divides by its
     standard deviation; 'zscore' uses the scan's own mean and deviation (inside `mask` if the plan says so, 0 outside);
     'rescale' maps the scan's range to 0 ... 1; 'rgb' divides by 255; 'none' changes nothing.
+
+    Raises:
+        ValueError: the plan wants a mask, and there is none.
     """
     scheme, numbers = plan.normalization[index], plan.intensities[index]
     image = np.array(channel, dtype=np.float32, order="C")

@@ -81,6 +81,9 @@ def restore_probabilities(
         add: add to what `out` holds, for the mean of several models.
 
     The others are those of restore_labels. Outside the crop background has probability 1, and regions have 0.
+
+    Raises:
+        ValueError: `out` has another shape, or no float type.
     """
     _check(logits, geometry, plan, max_memory)
     expected = (plan.num_outputs, *geometry.shape)

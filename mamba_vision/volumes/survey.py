@@ -53,6 +53,9 @@ def survey(
         workers: cases at once; by default a core each, as far as free memory goes.
         seed: of the foreground samples.
         progress: draw a bar.
+
+    Raises:
+        ValueError: there are no scans.
     """
     if not scans:
         raise ValueError("scans: expected at least one case, found none")

@@ -39,6 +39,9 @@ class Volume:
         affine: (4, 4) float64, voxel index to RAS+ millimetres.
         header: the NIfTI header it was read with (for writing labels into the same grid), or None.
         paths: files, or DICOM folders, it was read from; one a channel.
+
+    Raises:
+        ValueError: the array has not four axes, or the affine cannot be inverted.
     """
 
     array: np.ndarray

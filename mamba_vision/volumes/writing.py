@@ -48,7 +48,11 @@ def write_image(path: str | Path, image: np.ndarray, like: Volume) -> Path:
 
 
 def smallest_type(labels: np.ndarray) -> type:
-    """The smallest of uint8, uint16, int16 and int32 that holds every label."""
+    """The smallest of uint8, uint16, int16 and int32 that holds every label.
+
+    Raises:
+        ValueError: a label does not fit 32 bits.
+    """
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     for dtype in (np.uint8, np.uint16, np.int16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:

@@ -29,6 +29,9 @@ class ComparisonHook(Hook):
 
     Args:
         pictures: how many images are drawn: baseline, result and, where it is known, the truth.
+
+    Raises:
+        ValueError: `pictures` is negative.
     """
 
     priority = "LOW"

@@ -67,6 +67,9 @@ class DirectionSearchHook(ProgressHook):
         every: least seconds between two drawings of the pictures; at the end they are always drawn.
         metric: name of the validation metric shown.
         force: draw the live table even if the output is no terminal (for tests).
+
+    Raises:
+        ValueError: `points` is below 1.
     """
 
     bar = BarAndTable

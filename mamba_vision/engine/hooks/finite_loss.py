@@ -35,7 +35,11 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the loss of this iteration."""
+        """Look at the loss of this iteration.
+
+        Raises:
+            TrainingDivergedError: the loss is not finite.
+        """
         value = (outputs or {}).get("loss", 0.0)
         loss = float(value.detach() if isinstance(value, torch.Tensor) else value)
         if math.isfinite(loss):

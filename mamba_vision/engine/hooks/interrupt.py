@@ -48,6 +48,9 @@ class InterruptHook(Hook):
 
     Args:
         max_hours: stop likewise so long after the hook was made, which is when a run begins.
+
+    Raises:
+        ValueError: `max_hours` is not above 0.
     """
 
     priority = "LOWEST"  # the state that is saved includes what other hooks do after an iteration

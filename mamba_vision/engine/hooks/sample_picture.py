@@ -14,7 +14,11 @@ from mamba_vision.visualization.picture_grid import save_picture_grid
 
 @HOOKS.register_module()
 class SamplePictureHook(Hook):
-    """A grid of the first `count` samples of the validation set, ordered by class where there are classes."""
+    """A grid of the first `count` samples of the validation set, ordered by class where there are classes.
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
 
     priority = "LOW"
 

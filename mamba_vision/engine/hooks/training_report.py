@@ -32,6 +32,9 @@ class TrainingReportHook(Hook):
 
     Args:
         cases: how many are drawn.
+
+    Raises:
+        ValueError: `cases` is negative.
     """
 
     priority = "LOWEST"

@@ -18,7 +18,11 @@ from mamba_vision.visualization.volumes import orthogonal_slices_figure
 
 @HOOKS.register_module()
 class ValidationPictureHook(Hook):
-    """Three orthogonal slices of the first `cases` validation cases: prediction filled, truth outlined."""
+    """Three orthogonal slices of the first `cases` validation cases: prediction filled, truth outlined.
+
+    Raises:
+        ValueError: `cases` is below 1.
+    """
 
     priority = "LOW"
 

@@ -49,7 +49,11 @@ class SpatialGate(nn.Module):
 
 
 class GatedFFN(nn.Module):
-    """Linear, GELU, spatial gate, Linear. (B, H, W, C) to (B, H, W, C)."""
+    """Linear, GELU, spatial gate, Linear. (B, H, W, C) to (B, H, W, C).
+
+    Raises:
+        ValueError: the inner width is odd.
+    """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()

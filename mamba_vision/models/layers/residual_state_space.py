@@ -14,7 +14,11 @@ CONV_BRANCHES = ("classic", "light")
 
 
 class ChannelAttention(nn.Module):
-    """Each channel of (B, C, H, W) times a weight in (0, 1) that follows from the means of all channels."""
+    """Each channel of (B, C, H, W) times a weight in (0, 1) that follows from the means of all channels.
+
+    Raises:
+        ValueError: fewer channels than the squeeze divides by.
+    """
 
     def __init__(self, channels: int, squeeze: int = 30) -> None:
         super().__init__()

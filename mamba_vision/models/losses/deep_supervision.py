@@ -27,7 +27,11 @@ class DeepSupervisionLoss(nn.Module):
         self.weights = None if weights is None else tuple(float(weight) for weight in weights)
 
     def weights_for(self, outputs: int) -> tuple[float, ...]:
-        """The weights of `outputs` outputs, finest first."""
+        """The weights of `outputs` outputs, finest first.
+
+        Raises:
+            ValueError: weights were given for another number of outputs.
+        """
         if self.weights is not None:
             if len(self.weights) != outputs:
                 raise ValueError(f"weights: expected one for each of {outputs} outputs, found {len(self.weights)}")

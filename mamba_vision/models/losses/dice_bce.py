@@ -21,6 +21,9 @@ class DiceBCELoss(nn.Module):
         batch_dice: sum over the batch before dividing.
         weight_dice, weight_bce: factors.
         ignore_index: label that neither term sees.
+
+    Raises:
+        ValueError: no regions, or one without classes.
     """
 
     def __init__(

@@ -86,6 +86,9 @@ class Mamba(nn.Module):
             inference_params: Decoding state as language models pass it: `seqlen_offset`, 0 while the prompt is read,
                 and `key_value_memory_dict`, where this layer keeps its cache under `layer_idx`. The tokens of x then
                 continue those of the calls before, any number of them at a time.
+
+        Raises:
+            ValueError: `inference_params` without a `layer_idx`.
         """
         if inference_params is None:
             return self._mix(x_BLC)[0]

@@ -263,6 +263,9 @@ class Mamba2Simple(Mamba2):
         learnable_init_states: Learn the state (H, P, N) before the first token, from zero.
         activation: 'silu' or 'swish', the same.
         others: of `Mamba2`, some with other defaults.
+
+    Raises:
+        ValueError: an unknown activation, or widths that do not divide.
     """
 
     def __init__(

@@ -29,6 +29,9 @@ class FFTConv(nn.Module):
         mode: 'dplr' (S4) or 'diag' (S4D).
         bidirectional: a second kernel over the reversed sequence.
         kernel_options: of `SSMKernelDPLR` or `SSMKernelDiag`.
+
+    Raises:
+        ValueError: an unknown mode or activation.
     """
 
     def __init__(
@@ -62,7 +65,11 @@ class FFTConv(nn.Module):
         return self._finish(y_BCHL.to(u_BHL.dtype)).flatten(1, 2)
 
     def step(self, u_BH: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One more token (B, H) and the state behind those before, from `start_state`: (B, C * H) and the new state."""
+        """One more token (B, H) and the state behind those before, from `start_state`: (B, C * H) and the new state.
+
+        Raises:
+            ValueError: the layer reads sequences from both ends.
+        """
         if self.bidirectional:
             raise ValueError("bidirectional: found True; a sequence read from both ends cannot be continued by a step")
         y_BCH, state = system_step(*self.kernel.system(), u_BH, state)
@@ -88,6 +95,9 @@ class S4Block(nn.Module):
         dropout: rate behind the convolution.
         transposed: tokens come as (B, H, L) instead of (B, L, H).
         layer_options: of `FFTConv`.
+
+    Raises:
+        ValueError: an unknown `final_act`, or what `FFTConv` refuses.
     """
 
     def __init__(
@@ -119,7 +129,11 @@ class S4Block(nn.Module):
 
 
 class S4DKernel(nn.Module):
-    """The kernel of the minimal `S4D`: zero-order hold, S4D-Lin's start. Here A_imag is the imaginary part itself."""
+    """The kernel of the minimal `S4D`: zero-order hold, S4D-Lin's start. Here A_imag is the imaginary part itself.
+
+    Raises:
+        ValueError: an odd number of states.
+    """
 
     def __init__(self, d_model: int, N: int = 64, dt_min: float = 0.001, dt_max: float = 0.1, lr: float | None = None):
         super().__init__()

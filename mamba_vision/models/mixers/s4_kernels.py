@@ -152,6 +152,9 @@ class SSMKernelDPLR(SSMKernelDiag):
         rank: R.
         init: 'legs', 'legt' or 'fourier'.
         others: of `SSMKernelDiag`; no `disc`.
+
+    Raises:
+        ValueError: an unknown `init`, or options that this kernel does not have.
     """
 
     def __init__(self, d_model: int, *args, rank: int = 1, init: str = "legs", **options) -> None:

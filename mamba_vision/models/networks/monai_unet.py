@@ -31,6 +31,9 @@ class MonaiUNet(Network):
 
     Attributes:
         deep_supervision: False; the network has one output.
+
+    Raises:
+        ValueError: an unknown option, or not six `features`.
     """
 
     deep_supervision = False

@@ -22,6 +22,9 @@ class AdversarialRestorer(ImageRestorer):
         discriminator: config (or module) from images to logits.
         perceptual: config (or module) called as perceptual(restored, truth); None: without.
         adversarial_weight: of the adversarial loss.
+
+    Raises:
+        ValueError: there is no pixel loss.
     """
 
     def __init__(

@@ -65,6 +65,9 @@ def restored_strips(
 
     Yields:
         (B, C', rows, s * W), top to bottom, s * H rows in all.
+
+    Raises:
+        ValueError: the network's result is not `scale` times as large.
     """
     rows, columns = (bands(side, tiling) for side in size)
     total, done, strip, given = len(rows) * len(columns), 0, None, 0
