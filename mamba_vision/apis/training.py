@@ -30,6 +30,7 @@ from mamba_vision.checkpoints import install_safe_loading
 from mamba_vision.engine import ProgressHook, latest_checkpoint
 from mamba_vision.engine.hooks.checkpoint import POINTER
 from mamba_vision.kernels import backend_for
+from mamba_vision.utils.folder_lock import folder_lock
 from mamba_vision.utils.format_once import install_format_cache
 from mamba_vision.utils.wording import count, shown
 
@@ -89,16 +90,26 @@ def train(config: str | Path, options: TrainOptions | None = None, **settings: A
 
 
 def run_training(cfg: Config, options: TrainOptions) -> Runner:
-    """`train` with a configuration that has all options in it (`configure`)."""
+    """`train` with a configuration that has all options in it (`configure`).
+
+    Raises:
+        BlockingIOError: another process trains in this work folder.
+    """
     check_config(cfg)
-    if is_first_process(options.launcher):
-        prepare_volumes(cfg)
-        if earlier := set_aside(cfg):
-            print(
-                f"{shown(cfg.work_dir)} held a training already, which --resume would have gone on with. "
-                f"It is now in {shown(earlier)}; training begins anew.",
-                flush=True,
-            )
+    if not is_first_process(options.launcher):
+        return _run_training(cfg, options)
+    prepare_volumes(cfg)
+    with folder_lock(cfg.work_dir, "training"):
+        return _run_training(cfg, options)
+
+
+def _run_training(cfg: Config, options: TrainOptions) -> Runner:
+    if is_first_process(options.launcher) and (earlier := set_aside(cfg)):
+        print(
+            f"{shown(cfg.work_dir)} held a training already, which --resume would have gone on with. "
+            f"It is now in {shown(earlier)}; training begins anew.",
+            flush=True,
+        )
     join_processes(cfg, options.launcher)
     runner = build_runner(cfg)
     if is_main_process():

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.folder_lock import folder_lock
 from mamba_vision.volumes.dicom import is_dicom_file
 from mamba_vision.volumes.dicom_labels import label_file
 from mamba_vision.volumes.itk_files import is_itk_file, itk_header
@@ -102,7 +103,7 @@ def build_cache(
 
     A case is reused if its JSON names the same preparation (the plan's channels, labels, axes, spacing, normalization
     and cure of geometry; not the patch) and the same files with the same content. Content is compared by size and time
-    of change, and by SHA-256 where the times differ.
+    of change, and by SHA-256 where the times differ. Of several processes one prepares, the others wait for it.
 
     Args:
         scans: with or without labels.
@@ -116,13 +117,18 @@ def build_cache(
     """
     folder = Path(folder)
     preparation = plan_hash(plan)
-    missing = [scan for scan in scans if not _is_current(folder / scan.case, scan, preparation)]
-    if missing:
-        workers = workers or default_workers(_peak_bytes(scan, plan) for scan in missing)
-        for_each(
-            lambda scan: _prepare(folder / scan.case, scan, plan, preparation),
-            missing, workers=workers, title="Preparing scans", progress=progress, console=console,
-        )  # fmt: skip
+
+    def missing() -> list[ScanFiles]:
+        return [scan for scan in scans if not _is_current(folder / scan.case, scan, preparation)]
+
+    if missing():
+        with folder_lock(folder, "preparing", wait=True):  # folds that start together share this folder
+            left = missing()
+            workers = workers or default_workers(_peak_bytes(scan, plan) for scan in left)
+            for_each(
+                lambda scan: _prepare(folder / scan.case, scan, plan, preparation),
+                left, workers=workers, title="Preparing scans", progress=progress, console=console,
+            )  # fmt: skip
     return [CachedCase(folder / scan.case) for scan in scans]
 
 
