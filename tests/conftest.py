@@ -14,7 +14,7 @@ import pytest
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
+sys.path[:0] = [str(GOLDEN), str(GOLDEN.parent / "models")]
 
 from golden import Case  # noqa: E402
 

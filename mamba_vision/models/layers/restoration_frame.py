@@ -163,6 +163,7 @@ class RestorationFrame(Network):
         resi_connection: one of `RESIDUAL_CONVS`.
         position_grid: rows and columns of learned positions added to the first tokens, which fix the size of the image
             (as the groups see it); None: none.
+        patch_norm: LayerNorm of the first tokens.
 
     Raises:
         ValueError: an unknown name, or a scale that the head has not.
@@ -171,7 +172,7 @@ class RestorationFrame(Network):
     def __init__(
         self, groups: Sequence[ResidualGroup], in_channels: int, embed_dim: int, upscale: int, upsampler: str,
         img_range: float, resi_connection: str, init_cfg: dict | list[dict] | None = None,
-        position_grid: tuple[int, int] | None = None,
+        position_grid: tuple[int, int] | None = None, patch_norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(init_cfg)
         head = HEADS[one_of("upsampler", upsampler, tuple(HEADS))]
@@ -181,7 +182,7 @@ class RestorationFrame(Network):
         mean = torch.tensor(RGB_MEAN if in_channels == 3 else (0.0,) * in_channels).view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)  # checkpoints have none
         self.conv_first = nn.Conv2d(in_channels, embed_dim, 3, padding=1)
-        self.first_norm = nn.LayerNorm(embed_dim)
+        self.first_norm = nn.LayerNorm(embed_dim) if patch_norm else nn.Identity()
         self.position_grid = position_grid
         if position_grid is not None:
             self.absolute_pos_embed = nn.Parameter(torch.empty(1, prod(position_grid), embed_dim))

@@ -47,26 +47,31 @@ def zero_padded_ssim(one: Tensor, two: Tensor) -> Tensor:
 class FusionLoss(nn.Module):
     """Intensity, texture and structure of a fused image against its two sources; the defaults are those of VIF.
 
-    Medical images are published with texture=100, structure=50, adaptive=False.
+    Medical images are published with texture=100, structure=50, adaptive=False, texture_channels=1.
 
     Args:
         intensity: weight of the mean |fused - max(sources)|.
         texture: weight of the mean difference of Sobel magnitudes from the larger one of the sources.
         structure: weight of 1 - similarity to the sources.
         adaptive: the sources' shares in the similarity go by their mean Sobel magnitude in the batch; False: halves.
+        texture_channels: how many channels, from the first, the texture's term reads; None: all.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: a negative weight, or no channel.
     """
 
     def __init__(
-        self, intensity: float = 20.0, texture: float = 20.0, structure: float = 10.0, adaptive: bool = True
-    ) -> None:
+        self, intensity: float = 20.0, texture: float = 20.0, structure: float = 10.0, adaptive: bool = True,
+        texture_channels: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         for name, value in (("intensity", intensity), ("texture", texture), ("structure", structure)):
             if value < 0:
                 raise ValueError(f"{name}: expected a weight from 0, found {value!r}")
+        if texture_channels is not None and texture_channels < 1:
+            raise ValueError(f"texture_channels: expected a number from 1, or None, found {texture_channels!r}")
         self.intensity, self.texture, self.structure, self.adaptive = intensity, texture, structure, adaptive
+        self.texture_channels = texture_channels
 
     def forward(self, fused: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Scalar loss, the sum of `terms`."""
@@ -86,9 +91,10 @@ class FusionLoss(nn.Module):
         fused, first, second = (image.to(wide) for image in (fused, first, second))
         texture, texture1, texture2 = (sobel_magnitude(image) for image in (fused, first, second))
         shares = self._shares(texture1.mean(), texture2.mean())
+        textures = [t[:, : self.texture_channels] for t in (texture, texture1, texture2)]
         similarity = sum(share * zero_padded_ssim(image, fused) for share, image in zip(shares, (first, second)))
         return {
-            "texture": self.texture * F.l1_loss(texture, torch.maximum(texture1, texture2)),
+            "texture": self.texture * F.l1_loss(textures[0], torch.maximum(*textures[1:])),
             "intensity": self.intensity * F.l1_loss(fused, torch.maximum(first, second)),
             "structure": self.structure * (1 - similarity),
         }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mamba_vision.kernels import causal_conv1d, ordered_conv1d, ordered_scan
 from mamba_vision.models.mixers.branch import add_branch, branch_rates, rates_name, step_rank
 from mamba_vision.models.mixers.directions import directional_scan, stacked
-from mamba_vision.models.mixers.init import s4d_real_log
+from mamba_vision.models.mixers.init import init_step_projection_, s4d_real_log
 from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS, SCAN_ORDERS
@@ -118,18 +118,24 @@ class FusionSSM(nn.Module):
         init_layer_scale: float | None = None,
         **options,
     ) -> "FusionSSM":
-        """The layer from the arguments of the published constructor; `options` are those of the same name here.
+        """The layer from the arguments of the published constructor; `options` are those of the same name here, and
+        how the first direction's step sizes start, see `init_step_projection_`.
 
         Types 'none' and 'v1' ignore division and norm, as published.
+
+        Raises:
+            ValueError: an unknown `bimamba_type`.
         """
         if bimamba_type not in PUBLISHED_TYPES:
             known = ", ".join(map(repr, PUBLISHED_TYPES))
             raise ValueError(f"bimamba_type: found {bimamba_type!r}, expected one of {known}")
         plain = bimamba_type in ("none", "v1")
+        steps = {name: options.pop(name) for name in list(options) if name.startswith("dt_") and name != "dt_rank"}
         layer = cls(
             d_model, d_state=d_state, expand=expand, norm=use_norm and not plain, divide=if_devide_out and not plain,
             layer_scale=init_layer_scale, **PUBLISHED_TYPES[bimamba_type], **options,
         )  # fmt: skip
+        init_step_projection_(layer.dt_proj, **steps)
         if plain:
             layer.published_ignored = ("norm.*",)  # may be in the file, unused
         return layer

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.kernels import causal_conv1d, selective_scan
+from mamba_vision.models.mixers.bidirectional import BidirectionalMamba
 from mamba_vision.models.mixers.branch import add_branch, branch_rates, step_rank
+from mamba_vision.models.mixers.mamba import Mamba
 from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS
@@ -31,6 +33,7 @@ class MultiInputMamba(nn.Module):
         dt_rank: rank R of the step sizes; 'auto' is ceil(d_model / 16).
         inputs: K, 2 or 3.
         divide: take the mean of the results instead of the sum (published: if_devide_out, which no network sets).
+        conv_bias, bias: whether the convolutions and the outer projections have a bias.
 
     In a float16 autocast region the layer computes in float32, see `precision`; its output is then float32.
 
@@ -43,7 +46,7 @@ class MultiInputMamba(nn.Module):
 
     def __init__(
         self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: float = 2, dt_rank: int | str = "auto",
-        inputs: int = 3, divide: bool = False,
+        inputs: int = 3, divide: bool = False, conv_bias: bool = True, bias: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if inputs not in (2, 3):
@@ -53,13 +56,34 @@ class MultiInputMamba(nn.Module):
             self.published_ignored = ()
         self.d_state, self.d_inner, self.dt_rank = d_state, int(expand * d_model), step_rank(dt_rank, d_model)
         for projection, suffix, rates in self.branches:
-            setattr(self, projection, nn.Linear(d_model, 2 * self.d_inner, bias=False))
-            add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv)
+            setattr(self, projection, nn.Linear(d_model, 2 * self.d_inner, bias=bias))
+            add_branch(self, suffix, self.d_inner, d_state, self.dt_rank, d_conv, conv_bias)
             if suffix:  # as published, only the first branch's step sizes start as Mamba's do
                 setattr(self, f"dt_proj{suffix}", nn.Linear(self.dt_rank, self.d_inner))
             if rates != suffix:
                 delattr(self, f"A{suffix}_log")
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+
+    @classmethod
+    def published(
+        cls, d_model: int, bimamba_type: str | None = "none", if_devide_out: bool = False, **options
+    ) -> nn.Module:
+        """The layer from the arguments of MambaDFuse's `Mamba`; `options` are those of the same name here.
+
+        'none' is a `Mamba`, 'v2' a `BidirectionalMamba`, whose published files hold the other types' weights unused.
+
+        Raises:
+            ValueError: another type.
+        """
+        if bimamba_type in (None, "none"):
+            return Mamba(d_model, **options)
+        if bimamba_type == "v2":
+            layer = BidirectionalMamba(d_model, halve=if_devide_out, **options)
+            layer.published_ignored = ("in_proj_extra1.*", *cls.published_ignored)
+            return layer
+        if bimamba_type not in ("v3", "m3"):
+            raise ValueError(f"bimamba_type: found {bimamba_type!r}, expected 'none', 'v2', 'v3' or 'm3'")
+        return cls(d_model, inputs=2 if bimamba_type == "v3" else 3, divide=if_devide_out, **options)
 
     def extra_repr(self) -> str:
         return f"d_state={self.d_state}, dt_rank={self.dt_rank}"

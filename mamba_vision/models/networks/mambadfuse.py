@@ -52,6 +52,7 @@ class MambaDFuse(Network):
         ape: learned positions added to the first tokens of both images, which fixes their size to `img_size`; all
             published weights are without.
         img_size: rows and columns of these positions, a number or two.
+        patch_norm: LayerNorm wherever maps become tokens; all published weights are with.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
     Shape:
@@ -80,16 +81,18 @@ class MambaDFuse(Network):
         img_range: float | None = None,
         ape: bool | None = None,
         img_size: int | Sequence[int] | None = None,
+        patch_norm: bool | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         given = dict(
             in_channels=in_channels, embed_dim=embed_dim, extraction_depth=extraction_depth, fusion_depth=fusion_depth,
             reconstruction_depth=reconstruction_depth, img_range=img_range, ape=ape, img_size=img_size,
+            patch_norm=patch_norm,
         )  # fmt: skip
         defaults = dict(
             in_channels=1, extraction_depth=8, fusion_depth=5, reconstruction_depth=8, img_range=1.0, ape=False,
-            img_size=128,
+            img_size=128, patch_norm=True,
         )  # fmt: skip
         s = arch_settings("MambaDFuse", ARCHS, arch, given, defaults)
         if s["in_channels"] not in (1, 3):
@@ -110,7 +113,7 @@ class MambaDFuse(Network):
         self.act = nn.LeakyReLU(0.2)
         self.low_level_feature_extraction1 = conv(self.in_channels, width // 2)
         self.low_level_feature_extraction2 = conv(width // 2, width)
-        self.token_norm = nn.LayerNorm(width)  # one, wherever maps become tokens
+        self.token_norm = nn.LayerNorm(width) if s["patch_norm"] else nn.Identity()  # one, wherever maps become tokens
         self.position_grid = per_axis("img_size", s["img_size"], 2) if s["ape"] else None
         if self.position_grid is not None:
             self.absolute_pos_embed = nn.Parameter(torch.empty(1, prod(self.position_grid), width))

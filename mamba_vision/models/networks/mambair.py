@@ -61,6 +61,7 @@ class MambaIR(RestorationFrame):
         drop_path_rate: of the last block; grows linearly from 0.
         ape: learned positions, which fix the size of the image to `img_size`; all published weights are without.
         img_size: rows and columns of these positions, a number or two.
+        patch_norm: LayerNorm of the first tokens; all published weights are with.
         with_cp: gradient checkpointing of the blocks, for less memory in training.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
@@ -88,17 +89,19 @@ class MambaIR(RestorationFrame):
         drop_path_rate: float | None = None,
         ape: bool | None = None,
         img_size: int | Sequence[int] | None = None,
+        patch_norm: bool | None = None,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         given = dict(
             in_channels=in_channels, embed_dim=embed_dim, depths=depths, d_state=d_state, mlp_ratio=mlp_ratio,
             upscale=upscale, upsampler=upsampler, img_range=img_range, resi_connection=resi_connection,
-            drop_path_rate=drop_path_rate, ape=ape, img_size=img_size,
+            drop_path_rate=drop_path_rate, ape=ape, img_size=img_size, patch_norm=patch_norm,
         )  # fmt: skip
         defaults = dict(
-            in_channels=3, img_range=1.0, resi_connection="1conv", drop_path_rate=0.1, ape=False, img_size=64
-        )
+            in_channels=3, img_range=1.0, resi_connection="1conv", drop_path_rate=0.1, ape=False, img_size=64,
+            patch_norm=True,
+        )  # fmt: skip
         s = arch_settings("MambaIR", ARCHS, arch, given, defaults)
         branch = "light" if s["upsampler"] == "pixelshuffledirect" else "classic"
         rates = iter(drop_path_rates(s["drop_path_rate"], sum(s["depths"])))
@@ -117,6 +120,7 @@ class MambaIR(RestorationFrame):
         super().__init__(
             groups, s["in_channels"], s["embed_dim"], s["upscale"], s["upsampler"], s["img_range"],
             s["resi_connection"], init_cfg, per_axis("img_size", s["img_size"], 2) if s["ape"] else None,
+            s["patch_norm"],
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ class MambaIRv2(RestorationFrame):
         qkv_bias: whether queries, keys and values have a bias.
         ape: learned positions, which fix the size of the image to `img_size`; all published weights are without.
         img_size: rows and columns of these positions, a number or two.
+        patch_norm: LayerNorm of the first tokens; all published weights are with.
         with_cp: gradient checkpointing of the layers, for less memory in training.
         init_cfg: MMEngine's; `dict(type='Pretrained', checkpoint=...)` takes published files.
 
@@ -120,6 +121,7 @@ class MambaIRv2(RestorationFrame):
         qkv_bias: bool | None = None,
         ape: bool | None = None,
         img_size: int | Sequence[int] | None = None,
+        patch_norm: bool | None = None,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -128,11 +130,12 @@ class MambaIRv2(RestorationFrame):
             d_state=d_state, mlp_ratio=mlp_ratio, inner_rank=inner_rank, num_tokens=num_tokens,
             convffn_kernel_size=convffn_kernel_size, ffn=ffn, upscale=upscale, upsampler=upsampler,
             img_range=img_range, resi_connection=resi_connection, route_noise=route_noise,
-            stable_sort=stable_sort, qkv_bias=qkv_bias, ape=ape, img_size=img_size,
+            stable_sort=stable_sort, qkv_bias=qkv_bias, ape=ape, img_size=img_size, patch_norm=patch_norm,
         )  # fmt: skip
         defaults = dict(
             in_channels=3, window_size=16, convffn_kernel_size=5, ffn="conv", img_range=1.0, resi_connection="1conv",
             route_noise="training", stable_sort=False, qkv_bias=True, ape=False, img_size=64,
+            patch_norm=True,
         )  # fmt: skip
         s = arch_settings("MambaIRv2", ARCHS, arch, given, defaults)
         layer_settings = {
@@ -155,6 +158,7 @@ class MambaIRv2(RestorationFrame):
         super().__init__(
             groups, s["in_channels"], s["embed_dim"], s["upscale"], s["upsampler"], s["img_range"],
             s["resi_connection"], init_cfg, per_axis("img_size", s["img_size"], 2) if s["ape"] else None,
+            s["patch_norm"],
         )  # fmt: skip
         self.window_size = s["window_size"]
         self.register_buffer("positions", relative_positions(self.window_size), persistent=False)

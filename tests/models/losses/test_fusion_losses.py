@@ -1,18 +1,29 @@
 """Losses of image fusion: parity with the published ones, closed forms, errors."""
 
+import re
+
 import pytest
 import torch
+from recorded import recorded
 
 from mamba_vision.models.losses import FusionLoss, SharpeningLoss
 from mamba_vision.models.losses.fusion_sharpening import ergas
 from mamba_vision.registry import MODELS
 
+MEDICAL = dict(texture=100, structure=50, adaptive=False, texture_channels=1)
 
-def test_sharpening_loss_parity(golden) -> None:
-    case = golden("fusionmamba/ergas_loss")
+
+@pytest.mark.parametrize("name", recorded("fusionmamba", "ERGAS"))
+def test_sharpening_loss_parity(golden, name: str) -> None:
+    case = golden(f"fusionmamba/{name}")
+    ratio = float(re.search(r"ratio=(\d+)", case.source["class"])[1])
     fused, truth = case.state_dict()["sr"].requires_grad_(), case.inputs()["gt"]
     losses = torch.stack(
-        [SharpeningLoss()(fused, truth), ergas(fused, truth, 4), SharpeningLoss(ergas_weight=1e-4)(fused, truth)]
+        [
+            SharpeningLoss()(fused, truth),
+            ergas(fused, truth, ratio),
+            SharpeningLoss(ergas_weight=1e-4, scale=ratio)(fused, truth),
+        ]
     )
     case.loss(losses=losses).backward()
     case.check({"sr": fused.grad}, losses=losses)
@@ -32,16 +43,25 @@ def test_sharpening_loss_errors() -> None:
         SharpeningLoss(scale=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("loss_vif", {}), ("loss_med", dict(texture=100, structure=50, adaptive=False))]
-)
-def test_fusion_loss_parity(golden, name: str, options: dict) -> None:
-    case, loss = golden(f"mambadfuse/{name}"), FusionLoss(**options)
+@pytest.mark.parametrize("name", recorded("mambadfuse", "fusion_loss_vif", "fusion_loss_med"))
+def test_fusion_loss_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    loss = FusionLoss(**MEDICAL) if "fusion_loss_med" in case.source["class"] else FusionLoss()
     fused, sources = case.state_dict()["fused"].requires_grad_(), case.inputs().values()
     terms = loss.terms(fused, *sources)
     losses = torch.stack([loss(fused, *sources), terms["texture"], terms["intensity"], terms["structure"]])
     case.loss(losses=losses).backward()
     case.check({"fused": fused.grad}, losses=losses)
+
+
+def test_texture_of_the_first_channel_alone() -> None:
+    images = torch.rand(3, 2, 3, 16, 16)
+    gray = FusionLoss(**MEDICAL).terms(*images[:, :, :1])
+    color, whole = FusionLoss(**MEDICAL).terms(*images), FusionLoss(**{**MEDICAL, "texture_channels": None})
+    assert color["texture"] == gray["texture"] != whole.terms(*images)["texture"]
+    assert color["intensity"] != gray["intensity"] and color["structure"] != gray["structure"]
+    with pytest.raises(ValueError, match="texture_channels: expected a number from 1"):
+        FusionLoss(texture_channels=0)
 
 
 def test_fusing_an_image_with_itself_costs_nothing() -> None:

@@ -1,5 +1,9 @@
 """What the parity tests of networks share."""
 
+import re
+
+import pytest
+from recorded import recorded
 from torch import Tensor, nn
 
 from mamba_vision.checkpoints import published_names
@@ -10,3 +14,15 @@ def recorded_gradients(model: nn.Module, case) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     ours = {theirs: name for name, theirs in published_names(model).items()}
     return {name: parameters[ours[name]].grad for name in case.gradients}
+
+
+def grid_of(case) -> tuple[int, int]:
+    """Rows and columns of the map that a layer's tokens are, which only the notes tell: '5x7 grid', '6 x 9 grid'."""
+    rows, columns = re.search(r"(\d+) ?x ?(\d+) grid", case.notes).groups()
+    return int(rows), int(columns)
+
+
+def marked(system: str, *classes: str, without: tuple[str, ...] = (), slow: tuple[str, ...] = ()) -> list:
+    """As `recorded`, some marked as slow."""
+    names = recorded(system, *classes, without=without)
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_cases import recorded_gradients
+from network_cases import marked, recorded_gradients
+from recorded import recorded
 from torch import Tensor, nn
 
 from mamba_vision.checkpoints import CheckpointError, load_published, published_names
@@ -13,25 +14,19 @@ from mamba_vision.models.mixers.fusion_ssm import PUBLISHED_TYPES
 from mamba_vision.models.networks.fusionmamba import ARCHS, PARAMETERS, FusionBody, FusionMamba, SpectralAttention
 from mamba_vision.registry import MIXERS, MODELS
 
-MIXER_CASES = {
-    "ssm_v2_bands": (dict(scan="bidirectional"), None),
-    "ssm_v6_four_direction": ({}, (6, 10)),
-    "fssm_v0_causal": (dict(two_inputs=True, scan="raster"), None),
-    "fssm_v3_bidirectional": (dict(two_inputs=True, scan="bidirectional"), None),
-    "fssm_v7_four_direction": (dict(two_inputs=True), (6, 10)),
-    "fssm_v9_shared": (dict(two_inputs=True, shared=True), (5, 7)),
-}
-
 
 def check(model: nn.Module, case, **outputs: Tensor) -> None:
     case.loss(**outputs).backward()
     case.check(recorded_gradients(model, case), **outputs)
 
 
-@pytest.mark.parametrize("name", MIXER_CASES)
+@pytest.mark.parametrize("name", recorded("fusionmamba", "Mamba"))
 def test_mixer_parity(golden, name: str) -> None:
-    case, (options, grid) = golden(f"fusionmamba/{name}"), MIXER_CASES[name]
-    mixer = FusionSSM(32, **options)
+    case = golden(f"fusionmamba/{name}")
+    kwargs = dict(case.source["kwargs"])
+    sides = kwargs.pop("input_h", 64), kwargs.pop("input_w", 64)
+    mixer = FusionSSM.published(**kwargs)
+    grid = sides if mixer.scan.n_directions == 4 else None
     load_published(mixer, case.state_dict())
     check(mixer, case, output=mixer(*case.inputs().values(), grid=grid))
 
@@ -119,17 +114,20 @@ def test_resampling_parity(golden) -> None:
     check(model, case, down=down, up=model["up"](down, x))
 
 
-def test_body_parity(golden) -> None:
-    case = golden("fusionmamba/fusion_block")
-    body = FusionBody(32)
+@pytest.mark.parametrize("name", recorded("fusionmamba", "FusionMamba"))
+def test_body_parity(golden, name: str) -> None:
+    case = golden(f"fusionmamba/{name}")
+    kwargs = case.source["kwargs"]
+    body = FusionBody(kwargs["dim"], kwargs.get("depth", 1), kwargs.get("final", False))
     load_published(body, case.state_dict())
-    pan, ms = body(**case.inputs())
-    check(body, case, pan=pan, ms=ms)
+    found = body(**case.inputs())
+    check(body, case, **dict(zip(case.outputs, (found,) if body.final else found)))
 
 
-def test_spectral_attention_parity(golden) -> None:
-    case = golden("fusionmamba/spectral_attention")
-    attention = SpectralAttention(32)
+@pytest.mark.parametrize("name", recorded("fusionmamba", "SpeAttention"))
+def test_spectral_attention_parity(golden, name: str) -> None:
+    case = golden(f"fusionmamba/{name}")
+    attention = SpectralAttention(case.source["kwargs"]["channels"])
     load_published(attention, case.state_dict())
     check(attention, case, output=attention(case.inputs()["x"]))
 
@@ -137,7 +135,8 @@ def test_spectral_attention_parity(golden) -> None:
 def run(case) -> tuple[FusionMamba, dict[str, Tensor]]:
     """The case's network, loaded as the authors save it, and every recorded output."""
     kwargs = case.source["kwargs"]
-    model = FusionMamba(dim=kwargs["dim"], guide_channels=kwargs["pan_dim"], bands=kwargs["ms_dim"])
+    scale = kwargs.get("scale", 4)
+    model = FusionMamba(dim=kwargs["dim"], guide_channels=kwargs["pan_dim"], bands=kwargs["ms_dim"], scale=scale)
     load_published(model, {f"module.{name}": value for name, value in case.state_dict().items()})
     assert sum(p.numel() for p in model.parameters()) == case.parameters
     kept: dict[str, Tensor] = {}
@@ -151,17 +150,15 @@ def run(case) -> tuple[FusionMamba, dict[str, Tensor]]:
     return model, {name: kept[name] for name in case.outputs}
 
 
-def test_network_parity(golden) -> None:
-    case = golden("fusionmamba/net_small")
-    model, outputs = run(case)
-    check(model, case, **outputs)
-
-
-@pytest.mark.parametrize("name", ["net_wv3_train64", pytest.param("net_wv3_test256", marks=pytest.mark.slow)])
-def test_published_network_parity(golden, name: str) -> None:
+@pytest.mark.parametrize("name", marked("fusionmamba", "U2Net", without=("test.test",), slow=("net_wv3_test256",)))
+def test_network_parity(golden, name: str) -> None:
     case = golden(f"fusionmamba/{name}")
-    with torch.no_grad():
-        case.check(**run(case)[1])
+    with torch.set_grad_enabled(bool(case.gradients)):
+        model, outputs = run(case)
+    if case.gradients:
+        check(model, case, **outputs)
+    else:
+        case.check(**outputs)
 
 
 def test_published_sizes() -> None:
@@ -184,8 +181,9 @@ def test_any_image_size(arch: str, size: tuple[int, int], scale: int) -> None:
         torch.testing.assert_close(y[1:], model(ms[1:], pan[1:]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [options for options, _ in MIXER_CASES.values()] + [dict(shared=True)])
-def test_scan_inputs_are_what_is_scanned(options: dict) -> None:
+@pytest.mark.parametrize("kind", ["v2", "v6", "v0", "v3", "v7", "v9", "v8"])
+def test_scan_inputs_are_what_is_scanned(kind: str) -> None:
+    options = PUBLISHED_TYPES[kind]
     line = options.get("scan") is not None
     grid = (6,) if line else (2, 3)
     mixer = FusionSSM(5, d_state=2, norm=False, **options).double()

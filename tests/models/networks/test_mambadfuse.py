@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_cases import recorded_gradients
+from network_cases import grid_of, marked, recorded_gradients
+from recorded import recorded
 from torch import Tensor, nn
 
 from mamba_vision.checkpoints import CheckpointError, load_published, published_names
-from mamba_vision.models.mixers import Mamba, MultiInputMamba
+from mamba_vision.models.mixers import BidirectionalMamba, Mamba, MultiInputMamba
 from mamba_vision.models.networks.mambadfuse import (
     ARCHS,
     PARAMETERS,
@@ -24,40 +25,49 @@ def check(model: nn.Module, case, **outputs: Tensor) -> None:
     case.check(recorded_gradients(model, case), **outputs)
 
 
-@pytest.mark.parametrize(("name", "mixer"), [("ssm_plain", lambda: Mamba(60)), ("ssm_m3", lambda: MultiInputMamba(20))])
-def test_mixer_parity(golden, name: str, mixer) -> None:
-    case, mixer = golden(f"mambadfuse/{name}"), mixer()
+@pytest.mark.parametrize("name", recorded("mambadfuse", "Mamba"))
+def test_mixer_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    mixer = MultiInputMamba.published(**case.source["kwargs"])
     load_published(mixer, case.state_dict())
     check(mixer, case, output=mixer(*case.inputs().values()))
 
 
-def test_block_parity(golden) -> None:
-    case, block = golden("mambadfuse/single_block"), MambaBlock(60)
+@pytest.mark.parametrize("name", recorded("mambadfuse", "SingleMambaBlock"))
+def test_block_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    block = MambaBlock(case.source["kwargs"]["dim"])
     load_published(block, case.state_dict())
     x, residual = case.inputs().values()
     output, residual = block(x, residual)
     check(block, case, output=output, residual=residual)
 
 
-def test_exchange_parity(golden) -> None:
-    case, block = golden("mambadfuse/token_swap"), ExchangeBlock(12)
+@pytest.mark.parametrize("name", recorded("mambadfuse", "TokenSwapMamba"))
+def test_exchange_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    block = ExchangeBlock(case.source["kwargs"]["dim"])
     load_published(block, case.state_dict())
     given = case.inputs()
     one, two = block((given["I1"], given["I1_residual"]), (given["I2"], given["I2_residual"]))
     check(block, case, I1=one[0], I2=two[0], I1_residual=one[1], I2_residual=two[1])
 
 
-def test_deep_fusion_parity(golden) -> None:
-    case, block = golden("mambadfuse/m3_block"), DeepFusionBlock(24)
+@pytest.mark.parametrize("name", recorded("mambadfuse", "M3"))
+def test_deep_fusion_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    block = DeepFusionBlock(case.source["kwargs"]["dim"])
     load_published(block, case.state_dict())
     given = case.inputs()
-    fused, residual = block(given["fusion"], given["fusion_resi"], given["I1"], given["I2"], (5, 7))
+    fused, residual = block(given["fusion"], given["fusion_resi"], given["I1"], given["I2"], grid_of(case))
     check(block, case, fusion=fused, fusion_resi=residual)
 
 
 def run(case) -> tuple[MambaDFuse, dict[str, Tensor]]:
     """The case's network, loaded as the authors save it, and every recorded output."""
-    model = MambaDFuse(embed_dim=case.source["kwargs"]["embed_dim"])
+    kwargs = case.source["kwargs"]
+    same = {key: kwargs[key] for key in ("embed_dim", "img_range", "ape", "img_size", "patch_norm") if key in kwargs}
+    model = MambaDFuse(in_channels=kwargs.get("in_chans", 1), **same)
     load_published(model, {"params": case.state_dict()})
     assert sum(p.numel() for p in model.parameters()) == case.parameters
     given, kept = case.inputs(), {}
@@ -65,22 +75,21 @@ def run(case) -> tuple[MambaDFuse, dict[str, Tensor]]:
         model.get_submodule(f"high_level_feature_extraction{k}.7").register_forward_hook(
             lambda _, __, y, k=k: kept.update({f"feature{k}": y[0]})
         )
-    kept["fusion"] = model.fuse(given["A"], given["B"])
+    rest = model.reconstruct
+    model.reconstruct = lambda features: kept.update(fusion=features) or rest(features)
     kept["output"] = model(given["A"], given["B"])
     return model, {name: kept[name] for name in case.outputs}
 
 
-def test_network_parity(golden) -> None:
-    case = golden("mambadfuse/net_small")
-    model, outputs = run(case)
-    check(model, case, **outputs)
-
-
-@pytest.mark.parametrize("name", ["net_vif_features", pytest.param("net_vif_128", marks=pytest.mark.slow)])
-def test_published_network_parity(golden, name: str) -> None:
+@pytest.mark.parametrize("name", marked("mambadfuse", "MambaDFuse", without=("test_MambaD",), slow=("net_vif_128",)))
+def test_network_parity(golden, name: str) -> None:
     case = golden(f"mambadfuse/{name}")
-    with torch.no_grad():
-        case.check(**run(case)[1])
+    with torch.set_grad_enabled(bool(case.gradients)):
+        model, outputs = run(case)
+    if case.gradients:
+        check(model, case, **outputs)
+    else:
+        case.check(**outputs)
 
 
 def test_published_sizes() -> None:
@@ -128,6 +137,28 @@ def test_two_inputs_are_the_published_v3() -> None:
         MultiInputMamba(4, inputs=4)
 
 
+def test_published_types_of_the_mixer() -> None:
+    """Files of all types but 'none' hold the weights of all others, used or not."""
+    options = dict(d_state=3, dt_rank=2, conv_bias=False, bias=True)
+    whole = MultiInputMamba.published(4, "m3", **options)
+    one, *more = torch.randn(3, 2, 5, 4)
+    two = MultiInputMamba.published(4, "v3", if_devide_out=True, **options)
+    both = MultiInputMamba.published(4, "v2", if_devide_out=True, **options)
+    for layer in (two, both):
+        assert set(load_published(layer, whole.state_dict()).ignored) >= {"in_proj_extra2.bias", "D_c"}
+    assert two.conv1d_b.bias is None and two(one, more[0]).shape == whole(one, *more).shape == one.shape
+    plain = MultiInputMamba.published(4, None, **options)
+    load_published(plain, {name: whole.state_dict()[name] for name in plain.state_dict()})
+    assert isinstance(plain, Mamba) and isinstance(both, BidirectionalMamba)
+    parameters = dict(both.named_parameters())
+    for name in [name for name in parameters if "_b" in name and "proj_b.b" not in name]:
+        torch.nn.init.zeros_(parameters[name])  # nothing comes of the second direction
+    gone = both.out_proj.bias  # of no direction, so not halved
+    torch.testing.assert_close(2 * (both(one) - gone), plain(one) - gone)
+    with pytest.raises(ValueError, match="bimamba_type: found 'v6'"):
+        MultiInputMamba.published(4, "v6")
+
+
 def test_learned_positions() -> None:
     model, plain = MambaDFuse("tiny", ape=True, img_size=(6, 5)), MambaDFuse("tiny")
     assert model.absolute_pos_embed.shape == (1, 30, 8)
@@ -138,6 +169,7 @@ def test_learned_positions() -> None:
     assert torch.equal(model(*pair), plain(*pair))
     with pytest.raises(ValueError, match=r"found \(5, 6\) pixels, expected \(6, 5\)"):
         model(*pair.transpose(-1, -2))
+    assert not any("token_norm" in name for name in MambaDFuse("tiny", patch_norm=False).state_dict())
 
 
 def test_mixer_gradients_against_differences() -> None:

@@ -177,6 +177,8 @@ def test_learned_positions_and_options_of_the_attention() -> None:
         torch.testing.assert_close(model(x), plain(x))
         with pytest.raises(ValueError, match=r"x: found \(8, 16\) pixels, expected \(16, 8\)"):
             model(x.transpose(2, 3))
+        names = published_names(network("tiny", patch_norm=False)).values()
+        assert not any(name.startswith("patch_embed") for name in names)
     model = MambaIRv2("tiny", qkv_bias=False, num_heads=[2, 4], convffn_kernel_size=7)
     assert [group.blocks[0].win_mhsa.heads for group in model.layers] == [2, 4]
     assert model.layers[0].blocks[0].wqkv.bias is None

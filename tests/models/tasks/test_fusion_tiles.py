@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded
 from torch import Tensor
 
 from mamba_vision.checkpoints import load_published
@@ -11,9 +12,11 @@ from mamba_vision.models.tasks.fusion_tiles import fuse_as_published, fuse_in_ti
 from mamba_vision.models.tasks.restoration_tiles import Tiling
 
 
-def test_published_test(golden) -> None:
-    case = golden("mambadfuse/test_protocol")
-    model = MambaDFuse(embed_dim=16).eval()
+@pytest.mark.parametrize("name", recorded("mambadfuse", "MambaDFuse", only="test_MambaDFuse"))
+def test_published_test(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
+    kwargs = case.source["kwargs"]
+    model = MambaDFuse(embed_dim=kwargs["embed_dim"], in_channels=kwargs["in_chans"], img_range=kwargs["img_range"])
     load_published(model, case.state_dict())
     with torch.no_grad():
         fused = fuse_as_published(model, *case.inputs().values())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded
 
 from mamba_vision.checkpoints import load_published
 from mamba_vision.models.losses.pixel import PixelLoss
@@ -13,17 +14,22 @@ from mamba_vision.registry import MODELS
 from mamba_vision.structures import RestorationDataSample
 
 
-def test_published_tiles(golden) -> None:
-    case = golden("mambair/tiles_x2")
-    model = MambaIR("tiny", depths=(1,)).eval()
+@pytest.mark.parametrize("name", recorded("mambair", "test", only="tiles"))
+def test_published_tiles(golden, name: str) -> None:
+    case = golden(f"mambair/{name}")
+    kwargs, x = case.source["kwargs"], case.inputs()["x"]
+    same = ("embed_dim", "depths", "d_state", "mlp_ratio", "img_range", "resi_connection", "upscale")
+    upsampler = kwargs["upsampler"] or "none"
+    model = MambaIR({key: kwargs[key] for key in same}, in_channels=kwargs["in_chans"], upsampler=upsampler).eval()
     load_published(model, {"params": case.state_dict()})
     steps = []
     with torch.no_grad():
         output = restore_in_tiles(
-            model, case.inputs()["x"], 2, Tiling(blend=False), lambda done, all_: steps.append((done, all_))
+            model, x, model.upscale, Tiling(blend=False), lambda done, all_: steps.append((done, all_))
         )
     case.check(output=output)
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    total = (x.shape[2] // 200 + 1) * (x.shape[3] // 200 + 1)
+    assert steps == [(number + 1, total) for number in range(total)]
 
 
 def local_network(x: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
 """Sharpening in tiles: parity with the published test, tiles against the whole, errors."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded
 from torch import Tensor
 
 from mamba_vision.checkpoints import load_published
@@ -11,12 +14,17 @@ from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.models.tasks.sharpening_tiles import sharpen_as_published, sharpen_in_tiles
 
 
-def test_published_tiles(golden) -> None:
-    case = golden("fusionmamba/test_tiles")
-    model = FusionMamba(dim=16, bands=4, guide_channels=1).eval()
+@pytest.mark.parametrize("name", recorded("fusionmamba", "U2Net", only="test.test"))
+def test_published_tiles(golden, name: str) -> None:
+    case = golden(f"fusionmamba/{name}")
+    kwargs = case.source["kwargs"]
+    said = dict(re.findall(r"(cut_size|pad)=(\d+)", case.source["class"]))
+    model = FusionMamba(dim=kwargs["dim"], bands=kwargs["ms_dim"], guide_channels=kwargs["pan_dim"]).eval()
     load_published(model, case.state_dict())
     with torch.no_grad():
-        fused = sharpen_as_published(model, **case.inputs(), tile=32, margin=4)
+        fused = sharpen_as_published(
+            model, **case.inputs(), tile=int(said.get("cut_size", 256)), margin=int(said.get("pad", 0))
+        )
     case.check(output=2047 * fused.permute(0, 2, 3, 1))
 
 
