@@ -26,8 +26,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="write the pictures with their label on them")
     parser.add_argument("--batch-size", type=_positive, default=8, help="pictures predicted together (default 8)")
+    parser.add_argument("--resume", action="store_true",
+                        help="leave what is finished with the same weights and options, which FILE.finished.jsonl, or "
+                             "FOLDER/finished.jsonl, tells")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.resume and not (args.csv or args.json or args.draw):
+        parser.error("--resume: needs results that are kept, by --csv, --json or --draw")
+    return args
 
 
 def _positive(text: str) -> int:
@@ -35,6 +41,14 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
     return value
+
+
+def _journal_of(args: argparse.Namespace) -> Path | None:
+    """Where it is kept what is finished: beside what is written."""
+    table = args.csv or args.json
+    if table is not None:
+        return table.with_name(f"{table.name}.finished.jsonl")
+    return None if args.draw is None else args.draw / "finished.jsonl"
 
 
 def write_csv(path: Path, results: list) -> None:
@@ -55,25 +69,29 @@ def main(argv: list[str] | None = None) -> int:
     from mamba_vision.utils.quiet import quiet_imports
 
     try:
-        from mamba_vision.apis.image_files import find_images, picture_names
+        from mamba_vision.apis.image_files import find_images
 
         images = find_images(args.images, args.recursive)
         with quiet_imports():
             from mamba_vision.apis.classification import ImageClassifierInferencer
-
+            from mamba_vision.apis.classification_run import RunOptions, classify_images
         inferencer = ImageClassifierInferencer(args.model, args.checkpoint, args.device)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    names = picture_names(images, ".png")
-    draw = None if args.draw is None else lambda image: args.draw / names[image]
-    results = []
+    options = RunOptions(args.topk, args.batch_size, args.draw, _journal_of(args), args.resume)
+    results = {}
     try:
-        for result in inferencer.classify(images, args.batch_size, args.topk, draw):
-            results.append(result)
+        for result in classify_images(inferencer, images, options):
+            results[result.image] = result
             pairs = ", ".join(f"{label} {score:.3f}" for label, score in zip(result.labels, result.scores))
             print(f"{result.image}: {(result.error and 'FAILED') or pairs}", flush=True)
+    except KeyboardInterrupt:
+        goes_on = "; the same command with --resume goes on" if options.journal else ""
+        print(f"\ninterrupted{goes_on}", file=sys.stderr)
+        return 130
     finally:  # also after Ctrl-C
+        results = [results[str(image)] for image in images if str(image) in results]
         if args.csv:
             write_csv(args.csv, results)
         if args.json:

@@ -65,15 +65,17 @@ def main(argv: list[str] | None = None) -> int:
     options = FuseOptions(
         tiling=tiling_of(model, args.tile, args.overlap, tiling_for(model)), amp=args.amp,
         suffix=f".{args.format}", quality=args.quality, preview=args.preview, skip_existing=args.skip_existing,
+        resume=args.resume,
         peak=args.peak, plane=args.plane,
         windows=tuple(None if w is None else tuple(w) for w in (args.first_window, args.second_window)),
     )  # fmt: skip
+    folder = None if pairs[0].target == args.out else args.out
     device = next(model.parameters()).device
     console.print(f"{count(len(pairs), 'pair')}; {model.variant}, on {device}", markup=False)
     try:
-        failures = fuse_pairs(model, pairs, options, console)
+        failures = fuse_pairs(model, pairs, options, console, folder)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command with --skip-existing goes on", file=sys.stderr)
+        print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
     console.print(f"{len(pairs) - len(failures)} of {len(pairs)} fused", markup=False)
     say_failures(failures)

@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     options = RestoreOptions(
         tiling=tiling_of(model, args.tile, args.overlap), amp=args.amp, suffix=f".{args.format}", quality=args.quality,
         preview=args.preview, skip_existing=args.skip_existing,
+        resume=args.resume,
     )  # fmt: skip
     device = next(model.parameters()).device
     console.print(f"{count(len(pictures), 'picture')}; {model.variant}, x{model.scale}, on {device}",
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         failures = restore_pictures(model, pictures, args.out, options, console)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command with --skip-existing goes on", file=sys.stderr)
+        print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
     console.print(f"{len(pictures) - len(failures)} of {len(pictures)} restored, in {args.out}", markup=False)
     say_failures(failures)

@@ -8,8 +8,8 @@ of each class. A damaged picture is reported and the others go on; the exit stat
 """
 
 import argparse
-import csv
 import sys
+from functools import partial
 from pathlib import Path
 
 from mamba_vision.utils.tool_exit import run_tool
@@ -24,6 +24,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
     parser.add_argument("--no-overlay", action="store_true", help="write no pictures, masks only")
     parser.add_argument("--opacity", type=_share, default=0.5, help="of the colours of overlays, 0 to 1 (default 0.5)")
+    parser.add_argument("--resume", action="store_true",
+                        help="leave what is finished with the same weights and options")  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     return parser.parse_args(argv)
 
@@ -35,48 +37,27 @@ def _share(text: str) -> float:
     return value
 
 
-def write_shares(path: Path, shares: dict[str, list]) -> None:
-    """Write the rows of each picture, after those that an earlier run has written of others."""
-    from mamba_vision.utils.atomic import atomic_path
-
-    head, before = ["image", "class", "share"], []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            first, *before = list(csv.reader(file)) or [head]
-        before = [row for row in before if row and row[0] not in shares] if first == head else []
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *before, *(row for rows in shares.values() for row in rows)])
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     from mamba_vision.utils.quiet import quiet_imports
 
     try:
-        from mamba_vision.apis.image_files import find_images, picture_names
+        from mamba_vision.apis.image_files import find_images
 
         images = find_images(args.images, args.recursive)
         with quiet_imports():
-            from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer, write_png
+            from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer
+            from mamba_vision.apis.image_segmentation_run import PictureOptions, segment_images
         inferencer = ImageSegmentationInferencer(args.config, args.checkpoint, args.device)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    names, shares, failed = picture_names(images, ".png"), {}, []
+    options = PictureOptions(not args.no_overlay, args.opacity, args.resume)
     try:
-        for result in inferencer.segment(images, not args.no_overlay, args.opacity):
-            if result.error:
-                failed.append(result.error)
-                print(f"{result.image}: FAILED", flush=True)
-                continue
-            write_png(args.out / "masks" / names[result.image], result.mask)
-            if result.overlay is not None:
-                write_png(args.out / "overlays" / names[result.image], result.overlay)
-            shares[result.image] = [[result.image, name, f"{share:.6f}"] for name, share in result.shares.items()]
-            most = ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(result.shares.items())[:4])
-            print(f"{result.image}: {most}", flush=True)
-    finally:  # also after Ctrl-C
-        write_shares(args.out / "shares.csv", shares)
+        failed = segment_images(inferencer, images, args.out, options, partial(print, flush=True))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
     folders = "masks" if args.no_overlay else "masks, overlays"
     print(f"{len(images) - len(failed)} of {len(images)} segmented; in {args.out}: {folders}, shares.csv")
     for error in failed:

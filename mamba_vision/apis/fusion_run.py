@@ -10,7 +10,7 @@ from rich.console import Console
 from mamba_vision.apis.fusion import Fusing, Progress, fuse_pictures
 from mamba_vision.apis.fusion_rasters import fuse_rasters, raster_preview
 from mamba_vision.apis.fusion_volumes import Window, fuse_volumes, volume_preview
-from mamba_vision.apis.picture_jobs import Job, run_jobs
+from mamba_vision.apis.picture_jobs import JOURNAL, Job, Journal, run_jobs, weights_hash
 from mamba_vision.apis.restoration_run import RestoreOptions, as_format_has_it
 from mamba_vision.datasets.fusion_pairs import pair_by_name
 from mamba_vision.datasets.fusion_rasters import RASTER_SUFFIXES, is_raster
@@ -126,8 +126,13 @@ def fuse_files(
     return out
 
 
-def fuse_pairs(model: Fusing, pairs: Sequence[Pair], options: FuseOptions, console: Console) -> dict[Path, str]:
+def fuse_pairs(
+    model: Fusing, pairs: Sequence[Pair], options: FuseOptions, console: Console, folder: Path | None = None
+) -> dict[Path, str]:
     """Fuse every pair; one that fails is reported and does not stop the others.
+
+    Args:
+        folder: of the results, where finished.jsonl is kept, by which a later run resumes; None: none is kept.
 
     Returns:
         First file to reason, of those that failed.
@@ -138,14 +143,22 @@ def fuse_pairs(model: Fusing, pairs: Sequence[Pair], options: FuseOptions, conso
             fuse_files(model, pair.first, pair.second, pair.target, options, progress)
             return f"and {pair.second.name} fused"
 
-        return Job((pair.first, pair.second), pair.target, work)
+        extras = (_preview_of(pair.target),) if options.preview else ()
+        return Job((pair.first, pair.second), pair.target, work, extras)
 
-    return run_jobs([job(pair) for pair in pairs], console, options.skip_existing)
+    journal = None
+    if folder is not None:
+        journal = Journal(folder / JOURNAL, {"weights": weights_hash(model), "options": options.of_results()})
+    return run_jobs([job(pair) for pair in pairs], console, options.skip_existing, journal, options.resume)
 
 
 def _save_preview(model: Fusing, out: Path, shown: Sequence[np.ndarray]) -> None:
     names = ("image", "guide", "sharpened") if isinstance(model, ImageSharpener) else ("first", "second", "fused")
-    save_comparison(out.with_name(f"{_stem(out)}_before_after.png"), dict(zip(names, map(as_color, shown))))
+    save_comparison(_preview_of(out), dict(zip(names, map(as_color, shown))))
+
+
+def _preview_of(out: Path) -> Path:
+    return out.with_name(f"{_stem(out)}_before_after.png")
 
 
 def _stem(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mamba_vision.apis.image_files import find_images, picture_names
+from mamba_vision.apis.picture_jobs import JOURNAL, Journal, weights_hash
 from mamba_vision.apis.prompt_inference import PromptPredictor
 from mamba_vision.datasets.prompt_images import read_prompts
 from mamba_vision.datasets.prompt_simulation import Prompts
@@ -73,15 +74,17 @@ def segment_pictures(
     """Segment pictures into masks/*.png (0 and 255), overlays/*.png, statistics.csv and statistics.json.
 
     A picture that fails is reported, and the others go on. The tables are written however the run ends, and keep what
-    an earlier run into the folder said of other pictures.
+    an earlier run into the folder said of other pictures. With `options.resume` pictures are left alone that are
+    finished with the same weights, prompts and options.
 
     Returns:
         Path to reason, of those that failed.
     """
     predictor = PromptPredictor(model, options.amp)
     names, rows = picture_names(pictures, ".png"), _read_statistics(out)
+    journal = Journal(out / JOURNAL, {"weights": weights_hash(model), "amp": options.amp})
     try:
-        return _segment(predictor, pictures, names, out, options, rows, report)
+        return _segment(predictor, pictures, names, out, options, rows, journal, report)
     finally:
         if options.statistics and rows:
             _write_statistics(out, list(rows.values()))
@@ -89,31 +92,36 @@ def segment_pictures(
 
 def _segment(
     predictor: PromptPredictor, pictures: Mapping[Path, Prompts], names: Mapping[str, str], out: Path,
-    options: PromptOptions, rows: dict[str, dict], report: Callable[[str], None],
+    options: PromptOptions, rows: dict[str, dict], journal: Journal, report: Callable[[str], None],
 ) -> dict[Path, str]:  # fmt: skip
     """What segment_pictures does and returns, with a row a picture put into `rows` as it goes."""
     failed: dict[Path, str] = {}
+    wanted = {"masks": True, "overlays": options.overlays, "probabilities": options.probabilities}
+    kinds = [kind for kind, yes in wanted.items() if yes]
     for number, (path, prompts) in enumerate(pictures.items(), start=1):
         label, name = f"[{number}/{len(pictures)}] {path}", names[str(path)]
-        measured = not options.statistics or "pixels" in rows.get(str(path), {})
-        if options.resume and measured and (out / "masks" / name).is_file():
-            report(f"{label}: {out / 'masks' / name} is there")
-            continue
         points = [[*point, int(meant)] for point, meant in zip(prompts.points.tolist(), prompts.labels)]
         row = {"image": str(path), "boxes": prompts.boxes.tolist(), "points": points}
+        files = {kind: out / kind / name for kind in kinds}
+        if options.resume and (found := journal.finished([path], list(files.values()), row)) is not None:
+            rows[str(path)] = {**row, **found}
+            report(f"{label}: {files['masks']} is there")
+            continue
         try:
             result = predictor.set_image(path).predict(prompts.boxes, points)
-            result.save(out / "masks" / name)
+            result.save(files["masks"])
             if options.overlays:
-                _write(out / "overlays" / name, result.overlay())
+                _write(files["overlays"], result.overlay())
             if options.probabilities:
-                _write(out / "probabilities" / name, np.rint(255 * result.probability).astype(np.uint8))
+                _write(files["probabilities"], np.rint(255 * result.probability).astype(np.uint8))
         except (ValueError, OSError) as error:
             failed[path] = str(error)
             rows[str(path)] = {**row, "error": str(error)}
             report(f"{label}: failed: {error}")
             continue
-        rows[str(path)] = found = {**row, **result.statistics()}
+        found = result.statistics()
+        rows[str(path)] = {**row, **found}
+        journal.note([path], list(files.values()), row, **found)
         asked = counted(len(prompts.boxes), len(points)) or "no prompt"
         report(f"{label}: {asked}; {found['pixels']} pixels, {100 * found['share']:.1f} %")
     return failed

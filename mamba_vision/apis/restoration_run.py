@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
 
-from mamba_vision.apis.picture_jobs import Job, run_jobs
+from mamba_vision.apis.picture_jobs import JOURNAL, Job, Journal, run_jobs, weights_hash
 from mamba_vision.apis.restoration import restore_picture
 from mamba_vision.datasets.restoration_images import (
     DEEP_SUFFIXES,
@@ -35,7 +36,8 @@ class RestoreOptions:
         suffix: format of the results.
         quality: of JPEG and WebP.
         preview: also write NAME_before_after.png.
-        skip_existing: leave pictures whose result is there.
+        skip_existing: leave pictures whose result is there, whatever it was made with.
+        resume: leave pictures that are finished with the same weights and options.
     """
 
     tiling: Tiling | None = None
@@ -44,6 +46,12 @@ class RestoreOptions:
     quality: int = 95
     preview: bool = True
     skip_existing: bool = False
+    resume: bool = False
+
+    def of_results(self) -> dict[str, Any]:
+        """Those that results depend on."""
+        ours = ("preview", "skip_existing", "resume")
+        return {name: value for name, value in asdict(self).items() if name not in ours}
 
 
 def collect_pictures(
@@ -110,26 +118,28 @@ def restore_pictures(
 
     Args:
         pictures: what `collect_pictures` found.
-        out: folder of the results.
+        out: folder of the results, and of finished.jsonl, by which a later run resumes.
 
     Returns:
         Path to reason, of those that failed.
     """
 
     def job(source: Path, stem: Path) -> Job:
-        target = out / f"{stem}{options.suffix}"
+        target, preview = out / f"{stem}{options.suffix}", out / f"{stem}_before_after.png"
 
         def work(progress: Callable[[int, int], None]) -> str:
             before = read_picture(source)
             after = restore_picture(model, before, options.tiling, options.amp, progress)
             write_picture(target, as_format_has_it(after, options.suffix), options.quality)
             if options.preview:
-                save_before_after(out / f"{stem}_before_after.png", before.color, after.color)
+                save_before_after(preview, before.color, after.color)
             return " to ".join(f"{p.color.shape[1]} x {p.color.shape[0]}" for p in (before, after))
 
-        return Job((source,), target, work)
+        return Job((source,), target, work, (preview,) if options.preview else ())
 
-    return run_jobs([job(source, stem) for source, stem in pictures.items()], console, options.skip_existing)
+    journal = Journal(out / JOURNAL, {"weights": weights_hash(model), "options": options.of_results()})
+    jobs = [job(source, stem) for source, stem in pictures.items()]
+    return run_jobs(jobs, console, options.skip_existing, journal, options.resume)
 
 
 def as_format_has_it(picture: Picture, suffix: str) -> Picture:

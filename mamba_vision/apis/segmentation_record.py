@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
+from mamba_vision.apis.picture_jobs import names_and_sizes
 from mamba_vision.apis.segmentation_files import SegmentOptions
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble
 from mamba_vision.apis.volume_inference import choose_steps
 from mamba_vision.apis.volume_model import checkpoint_hash
 from mamba_vision.apis.volume_result import VolumeResult
-from mamba_vision.utils.atomic import make_folder, write_json, write_text
+from mamba_vision.utils.atomic import writable_folder, write_json, write_text
 from mamba_vision.utils.memory import peak_memory
 from mamba_vision.version import __version__
 from mamba_vision.volumes.components import steps_as_json
@@ -56,7 +57,7 @@ class RunRecord:
 
     def __init__(self, out: Path, ensemble: VolumeEnsemble, options: SegmentOptions, devices: str) -> None:
         self.out, self.options = out, options
-        make_folder(out)
+        writable_folder(out)
         self._start = time.perf_counter()
         self.model = describe_models(ensemble)
         self.labels_made_by = {
@@ -81,7 +82,7 @@ class RunRecord:
         return (
             before.get("status") == "done"
             and all(before.get(name) == value for name, value in self.labels_made_by.items())
-            and before.get("images") == _describe(scan)
+            and before.get("images") == names_and_sizes(scan.images)
             and set(self.options.outputs()) <= set(before.get("outputs", ()))
             and all((self.out / name).is_file() for name in before["files"])
             and (not self.options.statistics or scan.case in self._statistics)
@@ -115,15 +116,15 @@ def done_entry(
     if result.info["device"].startswith("cuda"):
         peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(result.info["device"])
     return {
-        "status": "done", "images": _describe(scan), "files": files, "outputs": options.outputs(), **made_by,
-        **result.info, "seconds_total": round(seconds, 3), **peaks,
+        "status": "done", "images": names_and_sizes(scan.images), "files": files, "outputs": options.outputs(),
+        **made_by, **result.info, "seconds_total": round(seconds, 3), **peaks,
     }  # fmt: skip
 
 
 def failed_entry(scan: ScanFiles, error: BaseException) -> dict[str, Any]:
     """What run.json says of a case that failed."""
     return {
-        "status": "failed", "images": _describe(scan), "error": explain(error),
+        "status": "failed", "images": names_and_sizes(scan.images), "error": explain(error),
         "traceback": traceback.format_exception(error),
     }  # fmt: skip
 
@@ -164,15 +165,6 @@ def _table(statistics: dict[str, list[dict[str, Any]]]) -> str:
     for row in rows:
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
-
-
-def _describe(scan: ScanFiles) -> list[list[str | int]]:
-    """Names and sizes of the scan's files: enough to see that it is another scan of the same name."""
-    found = []
-    for image in scan.images:
-        files = [file for file in image.iterdir() if file.is_file()] if image.is_dir() else [image]
-        found.append([str(image), sum(file.stat().st_size for file in files if file.exists())])
-    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

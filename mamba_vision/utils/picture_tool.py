@@ -28,7 +28,8 @@ def add_picture_options(parser: argparse.ArgumentParser, model: str, example: st
     add("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     add("--amp", action="store_true", help="compute in half precision")
     add("--preview", action=argparse.BooleanOptionalAction, default=True, help="before/after pictures")
-    add("--skip-existing", "--resume", action="store_true", help="leave what has its result already")
+    add("--resume", action="store_true", help="leave what is finished with the same weights and options")
+    add("--skip-existing", action="store_true", help="leave what has its result already, whatever it was made with")
 
 
 def say_failures(failures: Mapping[Path, str]) -> None:

@@ -89,11 +89,12 @@ def test_folders_with_failures(tmp_path, monkeypatch, capsys, weights: Path) -> 
     assert status == 1 and "1 of 3 fused" in said and "MambaDFuse tiny, on cpu" in said
     assert "found pictures of 33 x 20 and 32 x 20 pixels, expected one size" in errors
     assert "c.jpg: expected an image" in errors and errors.count("failed:") == 2
-    assert sorted(file.name for file in out.iterdir()) == ["a.png", "a_before_after.png"]
+    assert sorted(file.name for file in out.iterdir()) == ["a.png", "a_before_after.png", "finished.jsonl"]
     assert read_picture(out / "a.png").color.shape == (20, 33, 3)  # the visible image's color
-    status, said, _ = run(monkeypatch, capsys, tmp_path / "ir" / "a.png", tmp_path / "vi" / "a.jpg", *options,
-                          "--skip-existing")  # fmt: skip
-    assert status == 0 and "is there" in said
+    for resumes in ("--skip-existing", "--resume"):
+        status, said, _ = run(monkeypatch, capsys, tmp_path / "ir" / "a.png", tmp_path / "vi" / "a.jpg", *options,
+                              resumes)  # fmt: skip
+        assert status == 0 and "is there" in said
 
 
 def test_usage_errors(tmp_path, monkeypatch, capsys, weights: Path) -> None:

@@ -50,6 +50,18 @@ def test_classify(folder, capsys):
     assert len(entries[0]["labels"]) == 2 and "error" in entries[2] and "error" not in entries[0]
     assert sorted(path.name for path in (out / "drawn").iterdir()) == ["a.png", "b.png"]
     assert call("classify.py", "vim_test", folder / "vim.pth", folder / "images" / "a.png", "--device", "cpu") == 0
+    # one drawing is lost, and one line of what is finished torn by a kill: both are made again, and nothing else
+    before = {name: (out / "drawn" / f"{name}.png").stat().st_mtime_ns for name in "ab"}
+    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(folder / "images" / "c.png")
+    journal = out / "t.csv.finished.jsonl"
+    journal.write_text(journal.read_text()[:-20])
+    again = ["vim_test", folder / "vim.pth", folder / "images", *arguments, "--topk", 2, "--resume"]
+    assert call("classify.py", *again) == 1
+    assert "3 of 4 classified" in capsys.readouterr().out
+    after = {name: (out / "drawn" / f"{name}.png").stat().st_mtime_ns for name in "ab"}
+    assert before["a"] == after["a"] and before["b"] < after["b"]
+    assert [entry["image"][-5:] for entry in json.loads((out / "t.json").read_text())][:2] == ["a.png", "b.png"]
+    assert len(journal.read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(
@@ -84,6 +96,17 @@ def test_segment(folder, capsys):
     with (out / "shares.csv").open() as file:
         shares = [float(row["share"]) for row in csv.DictReader(file) if row["image"].endswith("a.png")]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
+    # an interrupted run goes on where it stopped, in the same table
+    before = (out / "masks" / "a.png").stat().st_mtime_ns
+    (out / "shares.csv").unlink()
+    (out / "overlays" / "b.png").unlink()
+    again = [config, folder / "seg.pth", folder / "images", "--out", out, "--device", "cpu", "--resume"]
+    assert call("segment_image.py", *again) == 1
+    shown = capsys.readouterr().out
+    assert "2 of 3 segmented" in shown and shown.count("is there") == 1
+    assert (out / "masks" / "a.png").stat().st_mtime_ns == before and (out / "overlays" / "b.png").is_file()
+    with (out / "shares.csv").open() as file:
+        assert {Path(row["image"]).name for row in csv.DictReader(file)} == {"a.png", "b.png"}
     # a second run, of another picture, keeps the rows of the first
     one = folder / "one.png"
     one.write_bytes((folder / "images" / "a.png").read_bytes())

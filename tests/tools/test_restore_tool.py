@@ -64,14 +64,17 @@ def test_a_folder_with_a_corrupt_picture(tmp_path, monkeypatch, capsys, weights:
     assert status == 1 and "5 of 6 restored" in said and "MambaIR tiny, x2, on cpu" in said
     assert "broken.png: failed:" in said and "damaged" in said and "33 x 20 to 66 x 40" in said
     results = {file.name for file in out.iterdir() if "before_after" not in file.name}
-    assert results == {"deep.png", "gray.png", "clear.png", "same_png.png", "same_jpg.png"}
+    assert results == {"finished.jsonl", "deep.png", "gray.png", "clear.png", "same_png.png", "same_jpg.png"}
     assert (out / "deep_before_after.png").is_file()
     deep, gray, clear = (read_picture(out / f"{name}.png") for name in ("deep", "gray", "clear"))
     assert deep.bits == 16 and gray.is_gray and gray.bits == 8 and clear.alpha is not None
     np.testing.assert_allclose(clear.alpha, enlarge(picture(clear=True).alpha[..., None], 2)[..., 0], atol=0.01)
     before = (out / "gray.png").stat().st_mtime_ns
-    status, said, _ = run(monkeypatch, capsys, folder / "gray.png", *options, "--skip-existing")
-    assert status == 0 and "is there" in said and (out / "gray.png").stat().st_mtime_ns == before
+    for resumes in ("--skip-existing", "--resume"):
+        status, said, _ = run(monkeypatch, capsys, folder / "gray.png", *options, resumes)
+        assert status == 0 and "is there" in said and (out / "gray.png").stat().st_mtime_ns == before
+    status, said, _ = run(monkeypatch, capsys, folder / "gray.png", *options, "--resume", "--amp")
+    assert status == 0 and "is there" not in said and (out / "gray.png").stat().st_mtime_ns > before
 
 
 def test_jpeg_results_and_what_they_cannot_hold(tmp_path, monkeypatch, capsys, weights: Path) -> None:
@@ -81,7 +84,7 @@ def test_jpeg_results_and_what_they_cannot_hold(tmp_path, monkeypatch, capsys, w
                "--no-preview", "--tile", 0, "--amp", "--device", "cpu")  # fmt: skip
     status, said, _ = run(monkeypatch, capsys, tmp_path / "a.tif", tmp_path / "b.png", *options)
     assert status == 1 and "transparency needs" in said
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.jpg"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.jpg", "finished.jsonl"}
 
 
 def test_a_trained_folder(tmp_path, monkeypatch, capsys) -> None:
