@@ -1,51 +1,51 @@
 """The Mamba-1 layer: initialization, decoding, precision; and the recorded cases of Mamba-1 and Mamba-2."""
 
+import re
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from recorded import recorded
 from torch import nn
 
 from mamba_vision.models.mixers import BidirectionalMamba, Mamba, Mamba2, Mamba2Simple
 from mamba_vision.models.mixers.init import init_step_projection_, inverse_softplus, s4d_real_log
 from mamba_vision.registry import MIXERS
 
-CASES = {
-    "mamba1_default": Mamba,
-    "mamba1_options": Mamba,
-    "mamba2_default": Mamba2,
-    "mamba2_groups_norm_first": Mamba2,
-    "mamba2_dssm_nonorm": Mamba2,
-    "mamba2_simple_init": Mamba2Simple,
-}
+PUBLISHED = {"Mamba": Mamba, "Mamba2": Mamba2, "Mamba2Simple": Mamba2Simple}
 
 
-@pytest.mark.parametrize("name", CASES)
+def from_case(case) -> nn.Module:
+    mixer = PUBLISHED[case.source["class"].rpartition(".")[2]](**case.source["kwargs"])
+    mixer.load_state_dict(case.state_dict())
+    return mixer
+
+
+@pytest.mark.parametrize("name", recorded("ssm_core", *PUBLISHED, without=("decode",)))
 def test_parity(golden, name: str) -> None:
     case = golden(f"ssm_core/{name}")
-    mixer = CASES[name](**case.source["kwargs"])
-    mixer.load_state_dict(case.state_dict())
-    y = mixer(case.inputs()["x"])
+    mixer, inputs = from_case(case), case.inputs()
+    y = mixer(inputs.pop("x"), **inputs)
     case.loss(y=y).backward()
     gradients = {name: parameter.grad for name, parameter in mixer.named_parameters() if name in case.gradients}
     case.check(gradients, y=y)
     assert sum(p.numel() for p in mixer.parameters()) == case.parameters
 
 
-@pytest.mark.parametrize(("name", "layer"), [("mamba1_decode", Mamba), ("mamba2_decode", Mamba2)])
-def test_decoding_parity(golden, name: str, layer: type[nn.Module]) -> None:
-    """A prompt of six tokens, then three one by one."""
+@pytest.mark.parametrize("name", [name for name in recorded("ssm_core", *PUBLISHED) if "decode" in name])
+def test_decoding_parity(golden, name: str) -> None:
+    """A prompt of as many tokens as the case says, then the others one by one."""
     case = golden(f"ssm_core/{name}")
-    mixer = layer(**case.source["kwargs"])
-    mixer.load_state_dict(case.state_dict())
-    x = case.inputs()["x"]
+    mixer, x = from_case(case), case.inputs()["x"]
     cache = SimpleNamespace(seqlen_offset=0, key_value_memory_dict={})
+    prompt = int(re.search(r"(\d+)-token prompt", case.notes)[1])
     pieces = []
-    for start, stop in ((0, 6), (6, 7), (7, 8), (8, 9)):
+    for start, stop in pairwise([0, *range(prompt, x.shape[1] + 1)]):
         cache.seqlen_offset = start
         pieces.append(mixer(x[:, start:stop], inference_params=cache))
-    conv_state, ssm_state = cache.key_value_memory_dict[0]
+    conv_state, ssm_state = cache.key_value_memory_dict[mixer.layer_idx]
     case.check(y=torch.cat(pieces, dim=1), conv_state=conv_state, ssm_state=ssm_state)
 
 

@@ -1,7 +1,10 @@
 """S4, S4D and HiPPO: recorded cases, kernels against the recurrence, steps, errors."""
 
+import re
+
 import pytest
 import torch
+from recorded import recorded
 
 from mamba_vision.kernels.s4 import low_rank_kernel
 from mamba_vision.models.mixers import S4D, S4Block
@@ -27,45 +30,28 @@ def test_hippo_parity(golden) -> None:
     case.check(**found)
 
 
-@pytest.mark.parametrize(
-    ("name", "kernel", "length", "rate", "stored"),
-    [
-        ("s4d_kernel_zoh", SSMKernelDiag, 50, 1.0, None),
-        ("s4d_kernel_bilinear", SSMKernelDiag, 50, 1.0, None),
-        ("s4_kernel_trained", SSMKernelDPLR, None, 1.0, 48),
-        ("s4_kernel_fresh", SSMKernelDPLR, 33, 1.0, 0),
-        ("s4_kernel_rank2", SSMKernelDPLR, None, 0.5, 32),
-    ],
-)
-def test_kernel_parity(golden, name, kernel, length, rate, stored) -> None:
+PUBLISHED = {"SSMKernelDiag": SSMKernelDiag, "SSMKernelDPLR": SSMKernelDPLR, "S4Block": S4Block, "S4D": S4D}
+
+
+@pytest.mark.parametrize("name", recorded("ssm_core", *PUBLISHED))
+def test_parity(golden, name: str) -> None:
+    """Kernels and layers. What a recipe of weights has no place for, the case's notes say: l_kernel and the rate."""
     case = golden(f"ssm_core/{name}")
-    module = kernel(**case.source["kwargs"])
-    state = case.state_dict() | ({} if stored is None else {"l_kernel": torch.tensor(stored)})
-    module.load_state_dict(state)
-    found = module(length, rate)
-    case.loss(kernel=found).backward()
+    module = PUBLISHED[case.source["class"].rpartition(".")[2]](**case.source["kwargs"])
+    stored = re.search(r"l_kernel = (\d+)", case.notes)
+    module.load_state_dict(case.state_dict() | {key: torch.tensor(int(stored[1])) for key in case.constant})
+    outputs = {}
+    if "y" in case.outputs:
+        outputs["y"] = module(case.inputs()["x"])
+    if "kernel" in case.outputs:
+        rate = {"rate": 0.5} if "rate 0.5" in case.notes else {}
+        outputs["kernel"] = getattr(module, "kernel", module)(case.outputs["kernel"]["shape"][-1], **rate)
+    case.loss(**outputs).backward()
     parameters = dict(module.named_parameters())
-    case.check({name: parameters[name].grad for name in case.gradients}, kernel=found)
+    case.check({name: parameters[name].grad for name in case.gradients}, **outputs)
     assert sum(p.numel() for p in module.parameters()) == case.parameters
-    if stored == 0:
-        assert int(module.l_kernel) == 40
-
-
-def test_layers_parity(golden) -> None:
-    for name, layer, more in (
-        ("s4_block_bidirectional", S4Block, {"layer.kernel.l_kernel": torch.tensor(29)}),
-        ("s4d_module", S4D, {}),
-    ):
-        case = golden(f"ssm_core/{name}")
-        module = layer(**case.source["kwargs"])
-        module.load_state_dict(case.state_dict() | more)
-        outputs = {"y": module(case.inputs()["x"])}
-        if "kernel" in case.outputs:
-            outputs["kernel"] = module.kernel(45)
-        case.loss(**outputs).backward()
-        parameters = dict(module.named_parameters())
-        case.check({name: parameters[name].grad for name in case.gradients}, **outputs)
-        assert sum(p.numel() for p in module.parameters()) == case.parameters
+    if stored and int(stored[1]) == 0:
+        assert int(module.l_kernel) == case.source["kwargs"]["l_max"]
 
 
 @pytest.mark.parametrize("mode", ["dplr", "diag"])

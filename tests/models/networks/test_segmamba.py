@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from network_cases import recorded_gradients
+from recorded import recorded
 from torch import Tensor
 
 from mamba_vision.checkpoints import CheckpointError, load_published
@@ -12,29 +13,36 @@ from mamba_vision.models.networks.segmamba import ARCHS, MambaEncoder, SegMamba,
 from mamba_vision.registry import MODELS
 
 
-@pytest.mark.parametrize(
-    ("name", "block"), [("mamba_layer", lambda: VolumeMambaLayer(32, 8)), ("gsc", lambda: SpatialConv(8))]
-)
-def test_block_parity(golden, name: str, block) -> None:
-    case, block = golden(f"segmamba/{name}"), block()
+@pytest.mark.parametrize("name", recorded("segmamba", "MambaLayer", "GSC"))
+def test_block_parity(golden, name: str) -> None:
+    case = golden(f"segmamba/{name}")
+    kwargs = case.source["kwargs"]
+    gsc = case.source["class"].endswith("GSC")
+    block = SpatialConv(kwargs["in_channles"]) if gsc else VolumeMambaLayer(kwargs["dim"], kwargs["num_slices"])
     load_published(block, case.state_dict())
     output = block(case.inputs()["x"])
     case.loss(output=output).backward()
     case.check(recorded_gradients(block, case), output=output)
 
 
-def test_encoder_parity(golden) -> None:
-    case = golden("segmamba/encoder_small")
-    kwargs = case.source["kwargs"]
+@pytest.mark.parametrize("name", recorded("segmamba", "MambaEncoder"))
+def test_encoder_parity(golden, name: str) -> None:
+    case = golden(f"segmamba/{name}")
+    kwargs = {"in_chans": 1, "depths": [2, 2, 2, 2], "dims": [48, 96, 192, 384], **case.source["kwargs"]}
     encoder = MambaEncoder(kwargs["in_chans"], kwargs["depths"], kwargs["dims"], (64, 32, 16, 8))
     load_published(encoder, case.state_dict())
-    case.check(**{f"stage{i}": side for i, side in enumerate(encoder(case.inputs()["x"]))})
+    sides = encoder(case.inputs()["x"])
+    outputs = {name: sides[int(name[5:])] for name in case.outputs}
+    if case.gradients:
+        case.loss(**outputs).backward()
+    case.check(recorded_gradients(encoder, case), **outputs)
 
 
 def run(case) -> tuple[SegMamba, dict[str, Tensor]]:
     """The case's network, loaded as the authors save it, and every recorded output."""
-    kwargs = dict(case.source["kwargs"])
-    model = SegMamba(in_channels=kwargs.pop("in_chans"), num_classes=kwargs.pop("out_chans"), **kwargs)
+    unused = ("drop_path_rate", "layer_scale_init_value", "conv_block")  # by the published network
+    kwargs = {name: value for name, value in case.source["kwargs"].items() if name not in unused}
+    model = SegMamba(in_channels=kwargs.pop("in_chans", 1), num_classes=kwargs.pop("out_chans", 13), **kwargs)
     load_published(model, {"module": {f"module.{name}": value for name, value in case.state_dict().items()}})
     assert sum(p.numel() for p in model.parameters()) == case.parameters
     kept: dict[str, Tensor] = {}
@@ -43,18 +51,20 @@ def run(case) -> tuple[SegMamba, dict[str, Tensor]]:
     return model, {name: kept[name] for name in case.outputs}
 
 
-def test_network_parity(golden) -> None:
-    case = golden("segmamba/segmamba_small")
-    model, outputs = run(case)
-    case.loss(**outputs).backward()
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "segmamba_brats" else name
+        for name in recorded("segmamba", "SegMamba")
+    ],
+)
+def test_network_parity(golden, name: str) -> None:
+    case = golden(f"segmamba/{name}")
+    with torch.set_grad_enabled(bool(case.gradients)):
+        model, outputs = run(case)
+    if case.gradients:
+        case.loss(**outputs).backward()
     case.check(recorded_gradients(model, case), **outputs)
-
-
-@pytest.mark.slow
-def test_published_configuration_parity(golden) -> None:
-    case = golden("segmamba/segmamba_brats")
-    with torch.no_grad():
-        case.check(**run(case)[1])
 
 
 @pytest.mark.parametrize(("arch", "millions"), [("brats2023", 67.42), ("default", 67.36)])

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def recorded(system: str, *classes: str, only: str = "", without: tuple[str, ...] = ()) -> list[str]:
