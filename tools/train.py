@@ -99,7 +99,7 @@ def main() -> int:
         print("stopped without saving", file=sys.stderr)
         return 128 + signal.SIGINT
     if runner.rank == 0:
-        print(closing_lines(runner, args.config))
+        print(closing_lines(runner, args.config, args.fold, args.work_dir is not None, bool(args.cfg_options)))
     return 0
 
 

@@ -34,8 +34,18 @@ def set_aside(cfg: Config) -> Path | None:
     return target
 
 
-def closing_lines(runner: Runner, config: str | Path) -> str:
-    """What training left behind, and the next command to type."""
+def closing_lines(
+    runner: Runner, config: str | Path, fold: int | str | None = None, work_dir: bool = False, options: bool = False
+) -> str:
+    """What training left behind, and the next command to type.
+
+    Args:
+        runner: trained.
+        config: the configuration that the user named.
+        fold: that the user named, if any.
+        work_dir, options: whether the user named another work folder, or changed the configuration. The next command
+            then names the configuration that training has left in the work folder, which knows of all this.
+    """
     folder = Path(runner.work_dir)
     best = sorted(folder.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     last = latest_checkpoint(folder)
@@ -54,6 +64,10 @@ def closing_lines(runner: Runner, config: str | Path) -> str:
         if file is not None and file.exists():
             lines.append(f"  {shown(file)}")
     if checkpoint is not None:
-        fold = ["--fold", folder.name.removeprefix("fold_")] if folder.name.startswith("fold_") else []
-        lines.append(f"Next: {command('tools/test.py', Path(config), checkpoint, *fold)}")
+        left = folder / (Path(runner.cfg.filename).name if runner.cfg.filename else f"{runner.timestamp}.py")
+        if (work_dir or options) and left.is_file():
+            words = [left, checkpoint]
+        else:
+            words = [Path(config), checkpoint, *([] if fold is None else ["--fold", str(fold)])]
+        lines.append(f"Next: {command('tools/test.py', *words)}")
     return "\n".join(lines)

@@ -42,8 +42,9 @@ def test_a_planned_config_trains_and_says_what_is_next(config, trained):
         assert noise not in trained.stdout
     assert "in mixed precision" in trained.stdout
     assert "Trained 2 epochs, 6 iterations" in trained.stdout
-    assert f"Next: python tools/test.py {config}" in trained.stdout
     work = config.parent
+    (merged,) = work.glob("2*_*.py")  # with the options in it, which config.py does not have
+    assert f"Next: python tools/test.py {merged} {work / 'best_'}" in trained.stdout
     assert (work / "epoch_2.pth").is_file()
     assert (work / "progress.png").is_file()
     assert (work / "val" / "epoch_2.png").is_file()
@@ -152,9 +153,14 @@ def test_a_fold_gets_a_folder_that_can_be_used_alone(config):
     assert (folder / "plan.json").is_file()
     assert (folder / "config.py").is_file()
     assert load_file(folder / "epoch_1.pth")["meta"]["iter"] == 1
-    # the next command tests on what this fold has not seen, and leaves its report there
-    assert f"Next: python tools/test.py {config} {folder / 'epoch_1.pth'} --fold 1" in shown.stdout
     assert "\nfold=1\n" in load_file(folder / "epoch_1.pth")["meta"]["cfg"]
+    # the next command tests on what this fold has not seen, and leaves its report there
+    (command,) = (line for line in shown.stdout.splitlines() if line.startswith("Next: python "))
+    assert command == f"Next: python tools/test.py {folder / 'config.py'} {folder / 'epoch_1.pth'}"
+    tested = run(*command.removeprefix("Next: python ").split(), "--tta", "none", cwd=TOOLS.parent)
+    assert tested.returncode == 0, tested.stderr
+    assert (folder / "report" / "cases.csv").is_file()
+    (folder / "report" / "cases.csv").unlink()
     (folder / "epoch_1.pth").rename(folder / "best_dice_epoch_1.pth")
     tested = run(TOOLS / "test.py", config, folder / "best.pth", "--fold", "1", "--tta", "none")
     assert tested.returncode == 0, tested.stderr
