@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded import recorded
 
 import mamba_vision
 from mamba_vision.apis.hidden_attention import attention_maps, attention_matrices, attention_row
@@ -23,20 +24,22 @@ def layer_of(case) -> BidirectionalMamba:
     return mixer
 
 
-def test_matrices(golden):
-    case = golden("hidden_attention/matrix_v2")
+@pytest.mark.parametrize("name", recorded("hidden_attention", "Mamba", only="matrix"))
+def test_matrices(golden, name):
+    case = golden(f"hidden_attention/{name}")
     mixer, x = layer_of(case), case.inputs()["x"]
     forward, backward = attention_matrices(mixer.scan_inputs(x)).unbind(1)
     case.check(y=mixer(x), attn_matrix_a=forward, attn_matrix_b=backward)
 
 
-def test_class_row(golden):
-    case = golden("hidden_attention/vector_v2")
+@pytest.mark.parametrize("name", recorded("hidden_attention", "Mamba", only="vector"))
+def test_class_row(golden, name):
+    case = golden(f"hidden_attention/{name}")
     mixer, x = layer_of(case), case.inputs()["x"]
-    case.check(y=mixer(x), xai=attention_row(mixer.scan_inputs(x), 98))
+    case.check(y=mixer(x), xai=attention_row(mixer.scan_inputs(x), x.shape[1] // 2))
 
 
-@pytest.mark.parametrize("name", ["maps_small", "maps_tiny_depth8"])
+@pytest.mark.parametrize("name", recorded("hidden_attention", "VisionMamba"))
 def test_maps(golden, name):
     case = golden(f"hidden_attention/{name}")
     kw = dict(case.source["kwargs"])
