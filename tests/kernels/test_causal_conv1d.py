@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import compare
+from recorded import recorded
 
 from mamba_vision.kernels import causal_conv1d, causal_conv1d_update, use_backend
 
-CASES = ["conv_silu_w4", "conv_w3_init", "conv_w2_short", "conv_seq_idx"]
+CASES = recorded("ssm_core", "causal_conv1d_fn")
 
 
 def run_case(case, device: str) -> None:
@@ -22,9 +23,9 @@ def run_case(case, device: str) -> None:
     case.loss(y=y.cpu()).backward()
     found = {"y": y, "final_states": final_states, **{f"grad_{k}": v.grad for k, v in leaves.items()}}
     if step is not None:
-        state = leaves["x"][..., -3:].detach().clone()
-        weight, bias = leaves["weight"].detach(), leaves["bias"].detach()
-        found["y_step"] = causal_conv1d_update(step, state, weight, bias, "silu")
+        update = {k: v.detach() for k, v in leaves.items() if k in ("weight", "bias")}
+        state = leaves["x"][..., 1 - update["weight"].shape[1] :].detach().clone()
+        found["y_step"] = causal_conv1d_update(step, state, **update, activation=case.source["kwargs"]["activation"])
         found["conv_state"] = state
     case.check(**{name: found[name].cpu() for name in case.outputs})
 

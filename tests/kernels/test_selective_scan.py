@@ -1,12 +1,14 @@
 """selective_scan: recorded cases, random shapes and options against the definition, numerical edges, errors."""
 
 import itertools
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import compare, relative_error, scan_inputs
+from recorded import recorded
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -15,18 +17,9 @@ from mamba_vision.kernels.backends import load
 from mamba_vision.kernels.selective_scan import portable
 
 PARAMETERS = ("A", "D", "delta_bias", "initial_state")
-REAL_CASES = [
-    "scan_n16_z",
-    "scan_n1_k4",
-    "scan_g2_plain_l1000",
-    "scan_l1",
-    "scan_l7_const_bc",
-    "scan_l7_var_b_const_c",
-    "scan_softplus_range",
-    "scan_long_l2500",
-    "scan_bf16",
-]
-COMPLEX_CASES = ["scan_complex", "scan_complex_const"]
+CASES = recorded("ssm_core", "selective_scan_fn")
+COMPLEX_CASES = [name for name in CASES if "complex" in name]
+REAL_CASES = [name for name in CASES if name not in COMPLEX_CASES]
 
 
 def scan(delta_softplus=True, last=True, **inputs):
@@ -35,13 +28,14 @@ def scan(delta_softplus=True, last=True, **inputs):
 
 def run_case(case, device: str) -> None:
     inputs = case.inputs()
-    if case.name == "scan_bf16":
-        inputs = {k: v.bfloat16() if k in ("u", "delta", "B", "C", "z") else v for k, v in inputs.items()}
+    if half := re.search(r"\bround .* to (b?float16)", case.notes):
+        rounded = ("u", "delta", "B", "C", "z")
+        inputs = {k: v.to(getattr(torch, half[1])) if k in rounded else v for k, v in inputs.items()}
     leaves = {k: v.to(device).requires_grad_() for k, v in inputs.items()}
     fed = dict(leaves)
     if case.name in COMPLEX_CASES:
-        for name in ("A", "B", "C") if case.name == "scan_complex_const" else ("A",):
-            fed[name] = torch.view_as_complex(fed[name])
+        # stored as pairs of real numbers; B and C that vary are passed so, as they are published
+        fed |= {k: torch.view_as_complex(v) for k, v in leaves.items() if v.shape == leaves["A"].shape}
     options = {**case.source["kwargs"], "return_last_state": True}
     y, last_state = selective_scan(**fed, **options)
     case.loss_outputs = ["y"]
@@ -51,7 +45,7 @@ def run_case(case, device: str) -> None:
     case.check(**{name: found[name].cpu() for name in case.outputs})
 
 
-@pytest.mark.parametrize("name", REAL_CASES + COMPLEX_CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_recorded_case_reference(name, golden):
     with use_backend("reference"):
         run_case(golden(f"ssm_core/{name}"), "cpu")
@@ -281,8 +275,9 @@ def test_errors_of_dtype_and_device():
         selective_scan(u, u, A, B, B, out_dtype=torch.int32)
 
 
-def test_recorded_state_update(golden):
-    case = golden("ssm_core/state_update")
+@pytest.mark.parametrize("name", recorded("ssm_core", "selective_state_update"))
+def test_recorded_state_update(golden, name):
+    case = golden(f"ssm_core/{name}")
     inputs = case.inputs()
     y = selective_state_update(**inputs, **case.source["kwargs"])
     case.check(y=y, new_state=inputs["state"])

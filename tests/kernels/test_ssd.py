@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import compare
+from recorded import recorded
 
 from mamba_vision.kernels import ssd, use_backend
 
-CASES = ["ssd_full", "ssd_plain_dlimit", "ssd_seq_idx"]
+CASES = recorded("ssm_core", "mamba_chunk_scan_combined")
 
 
 def run_case(case, chunk_size: int, device: str) -> None:

@@ -34,7 +34,7 @@ def test_parity(golden, name: str) -> None:
     assert sum(p.numel() for p in mixer.parameters()) == case.parameters
 
 
-@pytest.mark.parametrize("name", [name for name in recorded("ssm_core", *PUBLISHED) if "decode" in name])
+@pytest.mark.parametrize("name", recorded("ssm_core", *PUBLISHED, only="decode"))
 def test_decoding_parity(golden, name: str) -> None:
     """A prompt of as many tokens as the case says, then the others one by one."""
     case = golden(f"ssm_core/{name}")

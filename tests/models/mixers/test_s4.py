@@ -13,19 +13,20 @@ from mamba_vision.models.mixers.s4_kernels import SSMKernelDiag, SSMKernelDPLR
 from mamba_vision.registry import MIXERS
 
 
-def test_hippo_parity(golden) -> None:
-    case = golden("ssm_core/hippo_matrices")
-    found = {}
+@pytest.mark.parametrize("name", recorded("ssm_core", "dplr"))
+def test_hippo_parity(golden, name: str) -> None:
+    case = golden(f"ssm_core/{name}")
+    states, found = case.source["kwargs"]["N"], {}
     for measure, rank in (("legs", 1), ("legt", 2), ("fourier", 1)):
-        found[f"{measure}_A"], found[f"{measure}_B"] = transition(measure, 16)
-        found[f"{measure}_P"] = rank_correction(measure, 16, rank)
-        W, B, P = diagonal_plus_low_rank(measure, 16, rank, b_clip=None)
+        found[f"{measure}_A"], found[f"{measure}_B"] = transition(measure, states)
+        found[f"{measure}_P"] = rank_correction(measure, states, rank)
+        W, B, P = diagonal_plus_low_rank(measure, states, rank, b_clip=None)
         found[f"{measure}_eig_real"], found[f"{measure}_eig_imag"] = W.real, W.imag
         if measure == "legs":
             found["legs_abs_B"], found["legs_abs_P"] = B.abs(), P.abs()
             found["legs_conjP_B"] = torch.view_as_real(P.conj() * B)
     for init in ("lin", "inv", "inv2", "quad", "real", "legs"):
-        found[f"diag_{init}"] = torch.view_as_real(diagonal(init, 16)[0])
+        found[f"diag_{init}"] = torch.view_as_real(diagonal(init, states)[0])
     assert set(found) == set(case.outputs)
     case.check(**found)
 

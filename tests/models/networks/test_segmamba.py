@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from network_cases import recorded_gradients
+from network_cases import marked, recorded_gradients
 from recorded import recorded
 from torch import Tensor
 
@@ -51,13 +51,7 @@ def run(case) -> tuple[SegMamba, dict[str, Tensor]]:
     return model, {name: kept[name] for name in case.outputs}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name == "segmamba_brats" else name
-        for name in recorded("segmamba", "SegMamba")
-    ],
-)
+@pytest.mark.parametrize("name", marked("segmamba", "SegMamba", slow=("segmamba_brats",)))
 def test_network_parity(golden, name: str) -> None:
     case = golden(f"segmamba/{name}")
     with torch.set_grad_enabled(bool(case.gradients)):
