@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from recorded import recorded
 from torchmetrics.functional.image import visual_information_fidelity as other_vif
 
 from mamba_vision.evaluation.fusion_scores import (
@@ -19,8 +20,9 @@ def pair(size: tuple[int, int] = (48, 56)) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, *size)).astype(np.uint8)
 
 
-def test_parity(golden) -> None:
-    case = golden("mambadfuse/metrics")
+@pytest.mark.parametrize("name", recorded("mambadfuse", "Evaluator"))
+def test_parity(golden, name: str) -> None:
+    case = golden(f"mambadfuse/{name}")
     images = {name: case.arrays[f"output:{name}"].reshape(case.outputs[name]["shape"]) for name in ("A8", "B8", "F8")}
     found = [score_fusion(fused, images["A8"], images["B8"]) for fused in images["F8"]]
     case.check(**{"VIFF" if name == "VIF" else name: torch.tensor([f[name] for f in found]) for name in SCORES})
