@@ -56,12 +56,12 @@ def make_dataset(folder: Path, cases: int = 3, channels: int = 1, spacing=(1.0, 
             save(folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz", image, affine(spacing))
         save(folder / "labelsTr" / f"{name}.nii.gz", labels(), affine(spacing))
     names = {str(channel): f"MR{channel}" for channel in range(channels)}
-    write_info(folder, channel_names=names, labels=LABELS)
+    write_info(folder, channel_names=names, labels=LABELS, numTraining=cases)
     return folder
 
 
 def write_info(folder: Path, **content) -> None:
-    content = {"numTraining": 3, "file_ending": ".nii.gz", **content}
+    content = {"file_ending": ".nii.gz", **content}
     (folder / "dataset.json").write_text(json.dumps(content))
 
 

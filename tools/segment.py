@@ -26,7 +26,7 @@ import os
 import sys
 from pathlib import Path
 
-from mamba_vision.utils.atomic import make_folder
+from mamba_vision.utils.atomic import writable_folder
 from mamba_vision.utils.memory import format_size, parse_size
 from mamba_vision.utils.tool_exit import run_tool
 
@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
         choose_labels(model.labels, options.labels)
         choose_steps(model, options)
         refuse_formats(scans, options.formats)
-        make_folder(args.out)
+        writable_folder(args.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mamba_vision.apis.volume_report import write_report
 from mamba_vision.evaluation import ClassScore, ScoreOptions, score_structures
+from mamba_vision.utils.atomic import writable_folder
 from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 from mamba_vision.volumes.cache import estimated_voxels
@@ -59,6 +60,7 @@ def evaluate_folder(
 
     Raises:
         ValueError: no label maps, none that could be scored, or structures that make no sense.
+        OSError: a folder that cannot be written to.
     """
     truths, predicted = find_labels(truth), find_labels(predictions)
     for place, maps in ((truth, truths), (predictions, predicted)):
@@ -74,6 +76,8 @@ def evaluate_folder(
     cases = [case for case in truths if case in predicted]
     if not cases:
         raise ValueError(f"{predictions}: expected label maps named like those of {truth}, found none")
+
+    writable_folder(folder)
 
     def read(case: str) -> tuple[Volume, np.ndarray]:
         true = read_label(truths[case], names=names or None)

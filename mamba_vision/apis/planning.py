@@ -15,10 +15,10 @@ from rich.console import Console
 from mamba_vision.apis.config_template import PRESETS, render_config
 from mamba_vision.apis.planning_estimate import Estimate, estimate_training, memory_problem
 from mamba_vision.apis.planning_pictures import write_pictures
-from mamba_vision.utils.atomic import write_text
+from mamba_vision.utils.atomic import writable_folder, write_text
 from mamba_vision.utils.wording import command, count
 from mamba_vision.volumes.cache import build_cache
-from mamba_vision.volumes.checks import Problem, errors, orphan_labels, write_problems
+from mamba_vision.volumes.checks import Problem, errors, miscounted, orphan_labels, unread_files, write_problems
 from mamba_vision.volumes.fingerprint import Fingerprint
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
 from mamba_vision.volumes.nnunet_plans import plans_from_nnunet, read_nnunet_plans
@@ -122,6 +122,7 @@ def plan_dataset(
     Raises:
         DatasetError: problems in the data, all of them; problems.csv is written all the same.
         VolumeError: no scans there, or an unusable dataset.json.
+        OSError: a work folder that cannot be written to.
         ValueError: an option out of range, or one that contradicts `nnunet_plans`.
     """
     theirs = None
@@ -146,6 +147,8 @@ def plan_dataset(
         scheme = LabelScheme(structure_labels(scans))
     if progress:
         (console or Console()).print(f"{dataset}: {count(len(scans), 'case')}", markup=False, highlight=False)
+    if not dry_run:
+        writable_folder(work_dir)
     surveyed = survey(
         scans,
         len(names) or None,
@@ -156,7 +159,9 @@ def plan_dataset(
         progress=progress,
         console=console,
     )
-    problems = [*surveyed.problems, *orphan_labels(scans, image_folders(dataset)[1])]
+    images, labelled = image_folders(dataset)
+    problems = [*surveyed.problems, *orphan_labels(scans, labelled), *unread_files(scans, images)]
+    problems += miscounted(dataset, info.cases, len(scans))
     if surveyed.fingerprint is not None:
         problems += _unused_labels(scheme.labels, surveyed.fingerprint, dataset)
     if errors(problems):

@@ -18,6 +18,7 @@ from mamba_vision.apis.volume_report import write_report
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.evaluation import ClassScore
 from mamba_vision.evaluation.volume_scores import METRICS, ScoreOptions, score_structures
+from mamba_vision.utils.atomic import writable_folder
 from mamba_vision.utils.wording import count, shown
 from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
@@ -72,6 +73,7 @@ def evaluate_volumes(
     Raises:
         ValueError: no labelled scans, or none that could be tested; or validation scans of another fold than the
             checkpoint's, which it was trained on.
+        OSError: a folder that cannot be written to.
     """
     model = init_volume_model(cfg, checkpoint, my_device(device))
     plan = Plan.from_dict(model.plan)
@@ -82,6 +84,10 @@ def evaluate_volumes(
             f"{cfg.fold}; expected --fold {model.trained_fold}, or other scans with --data"
         )
     tolerance = (cfg.get("test_evaluator") or {}).get("tolerance", 2.0)
+    folder = Path(folder) if folder is not None else Path(cfg.work_dir) / "report"
+    for place in (folder, masks):
+        if place is not None:
+            writable_folder(place)
     start, scores, failures, mine = time.monotonic(), [], {}, my_share(scans)
     for index, scan in enumerate(mine):
         if report:
@@ -102,7 +108,6 @@ def evaluate_volumes(
         raise ValueError(
             "no scan could be tested:\n  " + "\n  ".join(f"{case}: {why}" for case, why in failures.items())
         )
-    folder = Path(folder) if folder is not None else Path(cfg.work_dir) / "report"
     if rank() > 0:
         return TestOutcome({}, scores, folder, failures)
     about = {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,22 @@ def make_folder(path: str | Path) -> Path:
         raise NotADirectoryError(f"{path}: found a file, expected a folder to write to") from None
     except OSError as error:
         raise type(error)(f"{path}: this folder cannot be made ({error.strerror})") from error
+    return path
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make a folder as make_folder does, and see that files can be written to it: before long work, not after it.
+
+    Raises:
+        OSError: they cannot, the folder is read-only or its disk is full.
+    """
+    path = make_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise type(error)(f"{path}: no file can be written to this folder ({error.strerror})") from error
     return path
 
 

@@ -15,6 +15,7 @@ from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import Volume, VolumeError, stem
 
+_BESIDE = (".json", ".txt", ".csv", ".tsv", ".md", ".xlsx", ".pdf", ".bval", ".bvec", ".raw", ".zraw", ".py")
 _SHRUNK_HEADER = 400  # voxels along an axis at exactly 1 mm: no patient is that long in that many 1 mm steps by chance
 
 
@@ -144,6 +145,31 @@ def orphan_labels(scans: Sequence[ScanFiles], folder: Path | None) -> list[Probl
         for file in sorted(folder.iterdir())
         if file.is_file() and is_image_file(file) and not file.name.startswith(".") and stem(file) not in known
     ]
+
+
+def unread_files(scans: Sequence[ScanFiles], folder: Path) -> list[Problem]:
+    """What lies among the images in `folder` and was taken for none of them; notes and tables are not meant."""
+    if not folder.is_dir():
+        return []
+    read = {image.name for scan in scans for image in scan.images}
+    left = [
+        file.name
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name not in read and file.name[0] != "." and file.suffix.lower() not in _BESIDE
+    ]
+    if not left or folder in {image for scan in scans for image in scan.images}:
+        return []  # a DICOM folder's files are no images each
+    found = f"{count(len(left), 'file')} that no case has: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}"
+    expected = "NIfTI, NRRD or MetaImage files, or DICOM folders"
+    return [Problem("", str(folder), found, expected, "Convert them if they are scans", "warning")]
+
+
+def miscounted(dataset: Path, said: int | None, found: int) -> list[Problem]:
+    """A data set that says it has another number of training cases than were found."""
+    if said in (None, found):
+        return []
+    expected = f"numTraining {found}, the number of cases found"
+    return [Problem("", str(dataset), f"numTraining {said} in dataset.json", expected, "Are scans missing?", "warning")]
 
 
 def errors(problems: Iterable[Problem]) -> list[Problem]:

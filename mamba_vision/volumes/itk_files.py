@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, VolumeError
+from mamba_vision.volumes.volume import FLAT, IMAGE_ENDINGS, NIFTI_ENDINGS, VolumeError
 
 _ENDINGS = tuple(ending for ending in IMAGE_ENDINGS if ending not in NIFTI_ENDINGS)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -36,7 +36,7 @@ def read_itk(path: Path, stacked: bool = False) -> tuple[np.ndarray, np.ndarray]
             "Save each time point, channel or layer of segments as its own file",
         )  # fmt: skip
     if len(sides) < 3 or 1 in sides[:3]:
-        raise VolumeError(path, f"a 2-D image ({shape})", "a 3-D image")
+        raise VolumeError(path, f"a 2-D image ({shape})", "a 3-D image", FLAT)
     try:
         image = header.Execute()
     except RuntimeError as e:

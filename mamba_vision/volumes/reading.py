@@ -13,10 +13,11 @@ from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
 from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
 from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
 from mamba_vision.volumes.itk_files import is_itk_file, read_itk
-from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
+from mamba_vision.volumes.volume import FLAT, IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
 _READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd) or a DICOM folder"
+_ROUNDING = 1e-3  # by which a label that went through scl_slope or a float may miss its whole number
 _TRUNCATED = "Copy or download the file again"
 
 
@@ -91,9 +92,11 @@ def read_label(
         values = _voxels(path, image, None)
     if values.dtype.kind == "f":
         _refuse_not_finite(path, values)
-        if not np.array_equal(values, np.rint(values)):
-            bad = values[values != np.rint(values)][0]
-            raise VolumeError(path, f"label value {bad:.6g}", "whole numbers", "Is this file really a label map?")
+        whole = np.rint(values)
+        if (bad := np.abs(values - whole) > _ROUNDING).any():
+            found = f"label value {values[bad][0]:.6g}"
+            raise VolumeError(path, found, "whole numbers", "Is this file really a label map?")
+        values = whole
     low, high = int(values.min()), int(values.max())
     if low < -(2**31) or high >= 2**31:
         raise VolumeError(path, f"label values from {low} to {high}", "class numbers")
@@ -148,6 +151,11 @@ def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.
     if path.stat().st_size == 0:
         raise VolumeError(path, "an empty file", "a NIfTI image", _TRUNCATED)
     try:
+        with path.open("rb"):
+            pass
+    except OSError as e:
+        raise VolumeError(path, f"a file that can't be opened ({e.strerror})", "a file that you may read") from e
+    try:
         image = nib.load(path)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error) as e:
         kind = "is no image" if not isinstance(e, (EOFError, zlib.error)) else "a truncated gzip file"
@@ -163,11 +171,15 @@ def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.
             path, f"a {len(shape)}-D image ({sides})", "a 3-D image", "Save each time point or channel as its own file"
         )
     if len(shape) < 3 or 1 in shape[:3]:
-        raise VolumeError(path, f"a 2-D image ({sides})", "a 3-D image")
+        raise VolumeError(path, f"a 2-D image ({sides})", "a 3-D image", FLAT)
     if 0 in shape:
         raise VolumeError(path, f"no voxels ({sides})", "a 3-D image")
-    if image.get_data_dtype().kind not in "iuf":
-        raise VolumeError(path, f"voxels of type {image.get_data_dtype()}", "one real number a voxel")
+    kind = image.get_data_dtype()
+    if kind.kind not in "iuf":
+        raise VolumeError(
+            path, f"{', '.join(kind.names)} in each voxel" if kind.names else f"voxels of type {kind}",
+            "one real number a voxel", "Save each colour as its own file, a channel" if kind.names else "",
+        )  # fmt: skip
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise VolumeError(path, "a header whose affine is not invertible", "axes of non-zero length in space")

@@ -31,8 +31,9 @@ from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import TEST, ScanFiles
 from mamba_vision.volumes.scan_tables import is_table, listed_in, read_table
-from mamba_vision.volumes.volume import VolumeError, stem
+from mamba_vision.volumes.volume import FLAT, VolumeError, stem
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -45,6 +46,7 @@ class DatasetInfo:
         channels: names in order, e.g. ['CT']; empty where nothing says so.
         labels: name -> value in the label files, background first; empty where nothing says so.
         regions, region_order, ignore_label: as in LabelScheme.
+        cases: how many it says there are to train on (numTraining), or None.
     """
 
     name: str
@@ -53,6 +55,7 @@ class DatasetInfo:
     regions: dict[str, list[int]] = field(default_factory=dict)
     region_order: list[int] = field(default_factory=list)
     ignore_label: int | None = None
+    cases: int | None = None
 
     @property
     def scheme(self) -> LabelScheme:
@@ -86,7 +89,9 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
     if not groups:
         inside = sum(1 for _ in images.iterdir())
         found = f"{inside} entries, none of them an image or DICOM folder" if inside else "an empty folder"
-        raise VolumeError(images, found, "scans as NIfTI, NRRD or MetaImage files, or DICOM folders")
+        flat = any(entry.suffix.lower() in _PICTURES for entry in images.iterdir())
+        expected = "scans as NIfTI, NRRD or MetaImage files, or DICOM folders"
+        raise VolumeError(images, found, expected, FLAT if flat else "")
     scans = []
     for case, files in sorted(groups.items()):
         label = label_files.get(case)
@@ -150,6 +155,7 @@ def read_dataset_info(path: str | Path) -> DatasetInfo:
         scheme.regions,
         scheme.region_order,
         scheme.ignore_label,
+        cases if isinstance(cases := content.get("numTraining"), int) else None,
     )
 
 

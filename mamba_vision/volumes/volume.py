@@ -86,5 +86,6 @@ def image_ending(path: str | Path) -> str:
 
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
+FLAT = "2-D pictures are trained as docs/how-to/train-image-models.md says"
 SEGMENTS = ".seg.nrrd"  # 3D Slicer's
 IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, SEGMENTS, ".nrrd", ".mha", ".mhd")

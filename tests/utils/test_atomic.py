@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mamba_vision.utils.atomic import atomic_path, write_json, write_text
+from mamba_vision.utils.atomic import atomic_path, writable_folder, write_json, write_text
 
 
 def test_replaces_only_at_the_end_and_keeps_the_suffixes(tmp_path):
@@ -52,3 +52,14 @@ def test_errors_name_the_target_and_what_is_in_its_place(tmp_path):
     with pytest.raises(PermissionError) as error, atomic_path(tmp_path / "b.txt") as temporary:
         raise PermissionError(13, "Permission denied", str(temporary))
     assert error.value.filename == str(tmp_path / "b.txt")
+
+
+def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path, monkeypatch):
+    assert writable_folder(tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
+
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mamba_vision.utils.atomic.tempfile.TemporaryFile", full)
+    with pytest.raises(OSError, match=r"new: no file can be written to this folder \(No space left on device\)"):
+        writable_folder(tmp_path / "new")

@@ -8,7 +8,7 @@ import pytest
 from scan_files import affine, labels, make_dataset, save, voxels
 
 from mamba_vision.volumes import check_scans, find_scans, survey, write_problems
-from mamba_vision.volumes.checks import errors, orphan_labels, present_values
+from mamba_vision.volumes.checks import errors, miscounted, orphan_labels, present_values, unread_files
 
 
 def _found(folder, channels=1, values=(0, 1, 2), **options):
@@ -46,7 +46,7 @@ def test_all_problems_at_once(tmp_path):
     expected = {
         "a": "truncated", "b": "is no image", "c": "no label file", "d": "label values 3, 6", "e": "label value 0.5",
         "f": "shape 17 x 20 x 16", "g": "spacing 1 x 1 x 2.1", "h": "2 channels (h_0000.nii.gz, h_0001.nii.gz)",
-        "i": "a 2-D image", "j": "a 4-D image", "k": "NaN or Inf", "l": "every voxel is 3",
+        "i": "a 2-D image (18 x 20", "j": "a 4-D image", "k": "NaN or Inf", "l": "every voxel is 3",
     }  # fmt: skip
     assert set(found) == set(expected)
     for case, text in expected.items():
@@ -117,3 +117,19 @@ def test_the_table_as_csv(tmp_path):
 def test_present_values(values):
     array = np.random.default_rng(0).choice(values, (1, 6, 7, 8))
     assert present_values(array) == sorted(values)
+
+
+def test_files_that_no_case_has_are_told_but_not_notes(tmp_path):
+    make_dataset(tmp_path)
+    images, scans = tmp_path / "imagesTr", find_scans(tmp_path)
+    for name in ("notes.txt", "a_0000.json", ".hidden.mgz"):
+        (images / name).write_text("")
+    assert unread_files(scans, images) == []
+    (images / "d.mgz").write_text("")
+    (problem,) = unread_files(scans, images)
+    assert problem.found == "1 file that no case has: d.mgz" and problem.severity == "warning"
+
+
+def test_a_data_set_with_fewer_scans_than_it_says(tmp_path):
+    assert miscounted(tmp_path, None, 3) == miscounted(tmp_path, 3, 3) == []
+    assert "numTraining 9" in miscounted(tmp_path, 9, 3)[0].found

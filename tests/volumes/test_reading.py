@@ -84,7 +84,7 @@ def test_voxels_that_are_not_finite(tmp_path, bad):
 
 def test_colours_and_singular_affines(tmp_path):
     colour = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    _refused(save(tmp_path / "rgb.nii", colour), "voxels of type")
+    _refused(save(tmp_path / "rgb.nii", colour), "R, G, B in each voxel; expected one real number")
     image = nib.Nifti1Image(voxels(), None)
     image.header.set_sform(np.diag([1.0, 0, 1, 1]), code=1)
     nib.save(image, tmp_path / "flat.nii")
@@ -153,3 +153,18 @@ def test_a_volume_is_checked_when_made():
         Volume(voxels()[None], np.zeros((4, 4)))
     with pytest.raises(ValueError, match="at least one file"):
         read_volume([])
+
+
+def test_labels_that_scaling_has_rounded(tmp_path):
+    stored = nib.Nifti1Image(labels().astype(np.int16) * 3, affine())
+    stored.header.set_slope_inter(1 / 3 + 1e-5, 0)
+    nib.save(stored, tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii.gz").array[0], labels())
+
+
+def test_a_file_that_may_not_be_read(tmp_path, scan, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(scan), "open", refuse)  # who runs the tests may be allowed everything
+    _refused(scan, r"can't be opened \(Permission denied\)")
