@@ -5,7 +5,6 @@ Maps stay channels-last, (B, H, W, C), from the patch embedding to the output no
 (B, C, H, W). Parameters have their published names.
 """
 
-import re
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.drop_path import drop_path_rates
+from mamba_vision.models.layers.layer_depth import stage_depth
 from mamba_vision.models.layers.local_directions import Directions, layer_scans
 from mamba_vision.models.layers.options import checked_indices
 from mamba_vision.models.layers.vss_block import VSSBlock
@@ -137,17 +137,7 @@ class LocalVMamba(Network):
 
         A downsampling has the depth of the block behind it.
         """
-        depths = sum(self.depths) + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        if name.startswith("patch_embed."):
-            return 0, depths
-        if found := re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name):
-            stage, block = int(found[1]), found[2]
-            before = sum(self.depths[:stage])
-            return before + (self.depths[stage] if block is None else int(block)) + 1, depths
-        return depths - 1, depths
+        return stage_depth(param_name, prefix, self.depths)
 
     def train(self, mode: bool = True) -> "LocalVMamba":
         super().train(mode)

@@ -3,7 +3,6 @@
 Legend: B batch, M patches, L tokens with class tokens, C channels, H, W the grid of patches, K paths.
 """
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.class_tokens import resize_with_class_rows
+from mamba_vision.models.layers.layer_depth import block_depth
 from mamba_vision.models.layers.options import checked_indices, one_of
 from mamba_vision.models.layers.positions import square_grid
 from mamba_vision.models.layers.sine_positions import sine_positions
@@ -189,14 +189,7 @@ class RSMamba(Network):
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths) for layer-wise decay: embeddings 0, layer i and its gate i + 1,
         the rest last."""
-        depths = self.num_layers + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        if name.startswith(("patch_embed.", "pos_embed", "cls_token")):
-            return 0, depths
-        layer = re.match(r"(?:gate_)?layers\.(\d+)\.", name)
-        return (int(layer[1]) + 1 if layer else depths - 1), depths
+        return block_depth(param_name, prefix, self.num_layers)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the published recipe trains without weight decay: none."""

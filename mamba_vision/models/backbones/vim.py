@@ -5,7 +5,6 @@ Tokens stay channels-last from the patch embedding to the last norm.
 """
 
 import math
-import re
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,7 @@ from mamba_vision.models.layers.add_norm_block import AddNormBlock, make_norm
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.class_tokens import resize_with_class_rows
 from mamba_vision.models.layers.drop_path import drop_path_rates
+from mamba_vision.models.layers.layer_depth import block_depth
 from mamba_vision.models.layers.options import checked_indices, one_of
 from mamba_vision.models.layers.positions import same_grid, square_grid
 from mamba_vision.models.layers.rotary import rotary_tables, rotate
@@ -334,14 +334,7 @@ class Vim(Network):
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths) for layer-wise decay: embeddings 0, block i i + 1, the rest last."""
-        depths = self.num_layers + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        if name.startswith(("patch_embed.", "pos_embed", "cls_token")):
-            return 0, depths
-        block = re.match(r"layers\.(\d+)\.", name)
-        return (int(block[1]) + 1 if block else depths - 1), depths
+        return block_depth(param_name, prefix, self.num_layers)
 
     def fit_published(self, name: str, value: Tensor) -> Tensor:
         """A checkpoint's position table, fitted to this model's grid and class tokens; other tensors as they are."""

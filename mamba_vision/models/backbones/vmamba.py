@@ -4,7 +4,6 @@ Maps stay channels-last, (B, H, W, C), from the patch embedding to the output no
 (B, C, H, W). Parameter names are those of the second generation of published checkpoints.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.channels_last import channels_last_norm
 from mamba_vision.models.layers.drop_path import drop_path_rates
+from mamba_vision.models.layers.layer_depth import stage_depth
 from mamba_vision.models.layers.options import checked_indices
 from mamba_vision.models.layers.positions import resize_positions, same_grid, square_grid
 from mamba_vision.models.layers.vss_block import VSSBlock
@@ -221,17 +221,7 @@ class VMamba(Network):
 
         A downsampling has the depth of the block behind it.
         """
-        depths = sum(self.depths) + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        if name.startswith(("patch_embed.", "pos_embed")):
-            return 0, depths
-        if found := re.match(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name):
-            stage, block = int(found[1]), found[2]
-            before = sum(self.depths[:stage])
-            return before + (self.depths[stage] if block is None else int(block)) + 1, depths
-        return depths - 1, depths
+        return stage_depth(param_name, prefix, self.depths)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the published recipe trains without weight decay, besides all 1-D ones."""

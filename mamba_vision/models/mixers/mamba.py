@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mamba_vision.kernels import causal_conv1d, selective_scan
 from mamba_vision.models.mixers.branch import add_branch, branch_rates, step_rank
+from mamba_vision.models.mixers.decoding import decode
 from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 from mamba_vision.registry import MIXERS
@@ -83,22 +84,15 @@ class Mamba(nn.Module):
         """(B, L, C) -> (B, L, C).
 
         Args:
-            inference_params: Decoding state as language models pass it: `seqlen_offset`, 0 while the prompt is read,
-                and `key_value_memory_dict`, where this layer keeps its cache under `layer_idx`. The tokens of x then
-                continue those of the calls before, any number of them at a time.
+            inference_params: Decoding state as language models pass it, see `decode`: the tokens of x then continue
+                those of the calls before.
 
         Raises:
             ValueError: `inference_params` without a `layer_idx`.
         """
         if inference_params is None:
             return self._mix(x_BLC)[0]
-        if self.layer_idx is None:
-            raise ValueError("layer_idx must be given to the constructor to decode with inference_params, found None")
-        caches = inference_params.key_value_memory_dict
-        if self.layer_idx not in caches or inference_params.seqlen_offset == 0:
-            caches[self.layer_idx] = self.allocate_inference_cache(x_BLC.shape[0], 0)
-        conv_state, ssm_state = caches[self.layer_idx]
-        return self.step(x_BLC, conv_state, ssm_state)[0]
+        return decode(self, x_BLC, inference_params)
 
     def step(self, x_BLC: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Continue a sequence by the tokens of x (usually one), from a cache that is brought up to date in place.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mamba_vision.kernels import causal_conv1d, ssd
 from mamba_vision.models.layers.gated_norm import GatedRMSNorm
+from mamba_vision.models.mixers.decoding import decode
 from mamba_vision.models.mixers.init import inverse_softplus, log_uniform_steps
 from mamba_vision.models.mixers.precision import in_float16_region
 from mamba_vision.registry import MIXERS
@@ -150,12 +151,7 @@ class Mamba2(nn.Module):
             return y_BLC if seqlen is None else y_BLC.flatten(0, 1)
         if seq_idx is not None:
             raise ValueError("seq_idx and cu_seqlens cannot be combined with inference_params")
-        if self.layer_idx is None:
-            raise ValueError("layer_idx must be given to the constructor to decode with inference_params, found None")
-        caches = inference_params.key_value_memory_dict
-        if self.layer_idx not in caches or inference_params.seqlen_offset == 0:
-            caches[self.layer_idx] = self.allocate_inference_cache(tokens.shape[0])
-        y_BLC = self.step(tokens, *caches[self.layer_idx])[0]
+        y_BLC = decode(self, tokens, inference_params)
         return y_BLC if seqlen is None else y_BLC.flatten(0, 1)
 
     def step(self, x_BLC: Tensor, conv_state: Tensor, ssm_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
