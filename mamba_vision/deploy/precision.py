@@ -4,20 +4,21 @@ Both are done before the scans' function is appended (`finish.add_scan_function`
 nothing of functions.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 
 import onnx
 
-from mamba_vision.deploy import ordered_function
+from mamba_vision.deploy import norm_function, ordered_function
 from mamba_vision.deploy.scan_function import OPERATOR
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Sums over many values, exponentials and what a position is computed from stay in float32.
 _FLOAT32_OPERATORS = (
-    OPERATOR, ordered_function.OPERATOR, "LayerNormalization", "InstanceNormalization", "GroupNormalization",
-    "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow", "Sqrt", "Reciprocal", "Range", "Resize", "CumSum",
-    "TopK", "Einsum", "NonZero",
+    OPERATOR, ordered_function.OPERATOR, norm_function.OPERATOR, "LayerNormalization", "InstanceNormalization",
+    "GroupNormalization", "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow", "Sqrt", "Reciprocal", "Range",
+    "Resize", "CumSum", "TopK", "Einsum", "NonZero",
 )  # fmt: skip
 
 
@@ -59,9 +60,14 @@ def _quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         kept = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in wide]
         del model.graph.value_info[:]  # shapes before quantization would contradict those behind it
         onnx.save(model, before)
-        quantize_dynamic(
-            before, behind, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True,
-            nodes_to_exclude=kept,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-        )  # fmt: skip
+        logged = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # advice to prepare the graph, and about types, all of which are float32
+        try:
+            quantize_dynamic(
+                before, behind, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True,
+                nodes_to_exclude=kept,
+                extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+            )  # fmt: skip
+        finally:
+            logging.disable(logged)
         return onnx.load(behind)

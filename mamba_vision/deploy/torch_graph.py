@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mamba_vision.deploy import ordered_function
+from mamba_vision.deploy import norm_function, ordered_function
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
 from mamba_vision.kernels.ordered_scan.exported import OrderWatch, told_of_orders
 
@@ -75,7 +75,9 @@ def to_onnx(
         ExportError: PyTorch cannot write the program as ONNX.
     """
     table = {SCAN: _scan, ORDERED_SCAN: _ordered_scan, CONVOLUTION: _convolution, operator.floordiv: _floor_division,
-             torch.ops.aten.where.self: _where, torch.ops.aten.sort.stable: _sort}  # fmt: skip
+             torch.ops.aten.where.self: _where, torch.ops.aten.sort.stable: _sort,
+             torch.ops.aten.group_norm.default: _group_norm,
+             torch.ops.aten.instance_norm.default: _instance_norm}  # fmt: skip
     _register_schema()
     try:
         # Attention as products here and above: fused kernels lay out results as ONNX's do not, and views of them fail.
@@ -141,6 +143,28 @@ def _floor_division(a, b):
     return op.Div(op.Sub(a, op.Mod(a, b)), b)
 
 
+def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True):
+    """Our function's node: ONNX Runtime's own norms lose digits over many voxels."""
+    channels = int(x.shape[1])
+    weight = op.Constant(value_floats=[1.0] * channels) if weight is None else weight
+    bias = op.Constant(value_floats=[0.0] * channels) if bias is None else bias
+    axis = op.Constant(value_ints=[2])
+    flat = len(x.shape) == 3  # the function wants rows
+    y = _node(norm_function.OPERATOR)(
+        op.Unsqueeze(x, axis) if flat else x, weight, bias, groups=int(num_groups), epsilon=float(eps)
+    )
+    return op.Squeeze(y, axis) if flat else y
+
+
+def _instance_norm(
+    x, weight=None, bias=None, running_mean=None, running_var=None, use_input_stats=True, momentum=0.1, eps=1e-5,
+    cudnn_enabled=True,
+):  # fmt: skip
+    if not use_input_stats:
+        raise ExportError("an instance norm with running statistics cannot be exported: use a batch norm")
+    return _group_norm(x, x.shape[1], weight, bias, eps)
+
+
 def _sort(x, stable=None, dim=-1, descending=False):
     """TopK of all: among equals the first comes first, so that it is stable."""
     axis = op.Constant(value_ints=[dim])
@@ -169,6 +193,7 @@ def _register_schema() -> None:
         for name in INPUTS
     ]
     ordered = [kind.FormalParameter(name, "I" if name == "order" else "T") for name in ordered_function.INPUTS]
+    norm = [kind.FormalParameter(name, "T") for name in norm_function.INPUTS]
     floats, numbers = ("T", ["tensor(float)"], ""), ("I", ["tensor(int64)"], "")
     onnx.defs.register_schema(
         kind(
@@ -181,6 +206,16 @@ def _register_schema() -> None:
         kind(
             ordered_function.OPERATOR, DOMAIN, VERSION, inputs=ordered, outputs=[kind.FormalParameter("y", "T")],
             type_constraints=[floats, numbers],
+        )
+    )  # fmt: skip
+    onnx.defs.register_schema(
+        kind(
+            norm_function.OPERATOR, DOMAIN, VERSION, inputs=norm, outputs=[kind.FormalParameter("y", "T")],
+            type_constraints=[floats],
+            attributes=[
+                kind.Attribute("groups", kind.AttrType.INT, required=True),
+                kind.Attribute("epsilon", kind.AttrType.FLOAT, required=True),
+            ],
         )
     )  # fmt: skip
 

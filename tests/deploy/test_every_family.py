@@ -36,7 +36,7 @@ FAMILIES: list[tuple[str, dict[str, Any], int, tuple[str, ...]]] = [
     ("segmamba_tiny", {}, 32, _SPACE),
     ("lightmunet_tiny", dict(init_filters=32), 16, _SPACE),  # fewer amplify rounding: LayerNorm behind ReLU
     ("plainunet_tiny", {}, 16, _SPACE),
-    ("monaiunet_tiny", {}, 32, _SPACE),
+    ("monaiunet_tiny", {}, 16, _SPACE),  # one voxel at its deepest, were it not padded
     ("mambair_tiny", {}, 24, _PLANE),
     ("mambair_tiny_denoise", {}, 24, _PLANE),
     ("mambairv2_tiny", {}, 24, _PLANE),

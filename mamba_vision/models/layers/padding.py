@@ -15,8 +15,8 @@ from torch import Tensor
 def padded_size(size: Sequence[int], multiple: Sequence[int], least: int = 2) -> tuple[int, ...]:
     """The next size that `multiple` divides, of at least `least` cells in all: one voxel has no instance norm."""
     cells = [(n + m - 1) // m for n, m in zip(size, multiple)]  # of positive numbers, which every runtime divides alike
-    while prod(cells) < least:
-        cells[-1] += 1
+    others = prod(cells[:-1])
+    cells[-1] = torch.sym_max(cells[-1], (least + others - 1) // others)  # max() would settle it while exporting
     return tuple(n * m for n, m in zip(cells, multiple))
 
 
