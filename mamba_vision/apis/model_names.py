@@ -81,7 +81,12 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Args:
         pattern: with `*` and `?`, such as '*vmamba*'.
+
+    Raises:
+        ValueError: `pattern` is no text.
     """
+    if not isinstance(pattern, str):
+        raise ValueError(f"pattern: found {pattern!r}, expected a text such as '*vmamba*'")
     return fnmatch.filter(variants(), pattern)
 
 
@@ -91,6 +96,8 @@ def find_variant(name: str) -> Variant:
     Raises:
         ValueError: there is none; the message has the nearest names.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"model {name!r} is not a name; list_models() has all names")
     if found := variants().get(name):
         return found
     bare = {_bare(known): variant.name for known, variant in variants().items()}

@@ -51,8 +51,9 @@ def get_model(
             raise ValueError("pretrained: found True, expected a file of weights; configs/*/metafile.yml say where "
                              "published ones are")  # fmt: skip
         pretrained = None
-    if in_chans is not None and in_chans < 1:
-        raise ValueError(f"in_chans: found {in_chans}, expected at least 1")
+    for key, value, least in (("in_chans", in_chans, 1), ("num_classes", num_classes, 0)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{key}: found {value!r}, expected a whole number of at least {least}")
     given = dict(options)
     for key, value in (("in_channels", in_chans), ("scan", scan)):
         if value is not None:

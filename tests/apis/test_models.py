@@ -40,6 +40,8 @@ def test_patterns():
     assert set(mamba_vision.list_models("*vmamba*")) > set(mamba_vision.list_models("vmamba_*"))
     assert mamba_vision.list_models("vim_tiny*") == ["vim_tiny", "vim_tiny_plus"]
     assert mamba_vision.list_models("resnet*") == []
+    with pytest.raises(ValueError, match="pattern: found None"):
+        mamba_vision.list_models(None)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,23 @@ def test_a_name_is_the_published_classifier(name, count):
     with torch.device("meta"):
         model = mamba_vision.get_model(name)
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_backbones_say_what_they_expect(name):
+    layers = mamba_vision.get_model(name).backbone
+    count = len(layers.layers)
+    for options, message in (
+        ({"drop_path_rate": 1.2}, "drop_path_rate: found 1.2, expected at least 0 and less than 1"),
+        ({"frozen_stages": 99}, f"frozen_stages: found 99, expected -1 .nothing. .. {count} "),
+        ({"in_chans": "3"}, "in_chans: found '3', expected a whole number of at least 1"),
+        ({"num_classes": -1}, "num_classes: found -1, expected a whole number of at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mamba_vision.get_model(name, **options)
+    for shape in ((1, 1, 64, 64), (3, 64, 64), (1, 3, 0, 64)):
+        with pytest.raises(ValueError, match=r"x: found shape .*, expected \(batch, 3, height, width\)"):
+            layers(torch.rand(shape))
 
 
 @pytest.mark.parametrize("name", SMALL)

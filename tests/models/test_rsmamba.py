@@ -190,3 +190,13 @@ def test_scan_inputs_give_the_output():
         outs.append(torch.zeros_like(y).index_copy(2, order[k], y))
     expected = mixer.out_proj(torch.stack(outs, 1).transpose(2, 3))
     torch.testing.assert_close(mixer.each_path(x, order), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropped_layers():
+    model = RSMamba("test", img_size=64, drop_path_rate=0.999)
+    assert [path.drop_prob for path in model.drop_paths] == pytest.approx([0, 0.4995, 0.999])
+    assert set(model.state_dict()) == set(RSMamba("test", img_size=64).state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.manual_seed(0)  # the last layer is dropped, the one before it not always
+        assert any(not torch.equal(model.train()(image)[0], model(image)[0]) for _ in range(5))

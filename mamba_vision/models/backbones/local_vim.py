@@ -20,7 +20,7 @@ from mamba_vision.models.layers.class_tokens import resize_with_class_rows
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.layer_depth import block_depth
 from mamba_vision.models.layers.local_directions import UNSEARCHED, Directions, layer_scans
-from mamba_vision.models.layers.options import checked_indices, one_of
+from mamba_vision.models.layers.options import check_image, checked_frozen, checked_indices, one_of
 from mamba_vision.models.layers.positions import resize_positions, square_grid
 from mamba_vision.models.layers.rotary import rotary_tables, rotate
 from mamba_vision.registry import MODELS
@@ -137,7 +137,8 @@ class LocalVim(Network):
         self.out_indices = checked_indices(out_indices, self.num_layers)
         if self.out_type != "featmap" and self.out_indices != (self.num_layers - 1,):
             raise ValueError(f"out_indices: found {out_indices}, expected -1 with out_type {self.out_type!r}")
-        self.frozen_stages, self.with_cp, self.rope_residual = frozen_stages, with_cp, rope_residual
+        self.with_cp, self.rope_residual, self.in_channels = with_cp, rope_residual, in_channels
+        self.frozen_stages = checked_frozen(frozen_stages, self.num_layers)
 
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(in_channels, self.embed_dims, patch_size, patch_size)
@@ -195,6 +196,7 @@ class LocalVim(Network):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens (B, T, C) with class token and positions, and the grid of patches."""
+        check_image(x, self.in_channels)
         grid = self.grid_of(*x.shape[-2:])
         missing = [self.patch_size * cells - size for cells, size in zip(grid, x.shape[-2:])]
         x = nn.functional.pad(x, (0, missing[1], 0, missing[0]))

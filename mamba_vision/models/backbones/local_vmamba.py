@@ -14,7 +14,7 @@ from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.layer_depth import stage_depth
 from mamba_vision.models.layers.local_directions import Directions, layer_scans
-from mamba_vision.models.layers.options import checked_indices
+from mamba_vision.models.layers.options import check_image, checked_frozen, checked_indices
 from mamba_vision.models.layers.vss_block import VSSBlock
 from mamba_vision.models.layers.vss_stage import VSSStage
 from mamba_vision.models.layers.vss_stems import make_downsample, patch_embed_v1
@@ -94,7 +94,8 @@ class LocalVMamba(Network):
         self.depths, self.embed_dims, self.patch_size = tuple(s["depths"]), self.dims[-1], patch_size
         if len(self.dims) != len(self.depths):
             raise ValueError(f"dims: found {len(self.dims)} widths, expected one for each of {len(self.depths)} stages")
-        self.out_indices, self.frozen_stages = checked_indices(out_indices, len(self.depths)), frozen_stages
+        self.out_indices, self.in_channels = checked_indices(out_indices, len(self.depths)), in_channels
+        self.frozen_stages = checked_frozen(frozen_stages, len(self.depths), "stages")
 
         self.patch_embed = patch_embed_v1(in_channels, self.dims[0], patch_size, "ln")
         layers = sum(self.depths)
@@ -122,6 +123,7 @@ class LocalVMamba(Network):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_image(x, self.in_channels)
         if min(x.shape[-2:]) < self.patch_size:
             raise ValueError(f"image: found {tuple(x.shape[-2:])}, expected at least {self.patch_size} pixels a side")
         x_BHWC, outs = self.patch_embed(x), []

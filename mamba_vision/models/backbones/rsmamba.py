@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.class_tokens import resize_with_class_rows
+from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.layer_depth import block_depth
-from mamba_vision.models.layers.options import checked_indices, one_of
+from mamba_vision.models.layers.options import check_image, checked_frozen, checked_indices, one_of
 from mamba_vision.models.layers.positions import square_grid
 from mamba_vision.models.layers.sine_positions import sine_positions
 from mamba_vision.models.mixers.shared_paths import SharedPathsMamba
@@ -61,6 +63,7 @@ class RSMamba(Network):
             permutation there and results repeat.
         final_norm: norm behind the last layer.
         drop_rate: dropout behind the positions.
+        drop_path_rate: highest rate of dropping a layer's result (published: 0).
         frozen_stages: that many layers are frozen, and what is before them; 0 freezes the patch embedding; -1 nothing.
         with_cp: recompute layers in backward to save memory.
         init_cfg: MMEngine's.
@@ -91,6 +94,7 @@ class RSMamba(Network):
         random_eval: bool = False,
         final_norm: bool = True,
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | None = None,
@@ -105,7 +109,8 @@ class RSMamba(Network):
         if out_type == "cls_token" and cls_position == "none":
             raise ValueError("out_type: found 'cls_token' with cls_position='none', expected another out_type")
         self.out_indices = checked_indices(out_indices, self.num_layers)
-        self.frozen_stages, self.with_cp = frozen_stages, with_cp
+        self.in_channels, self.with_cp = in_channels, with_cp
+        self.frozen_stages = checked_frozen(frozen_stages, self.num_layers)
         gated = self._make_orders(path_type, scan, random_eval)
 
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
@@ -118,6 +123,7 @@ class RSMamba(Network):
         length = self.grid[0] * self.grid[1] + tokens
         self.pos_embed = nn.Parameter(torch.zeros(1, length, self.embed_dims)) if pe_type == "learnable" else None
         self.drop = nn.Dropout(drop_rate)
+        self.drop_paths = nn.ModuleList(DropPath(rate) for rate in drop_path_rates(drop_path_rate, self.num_layers))
 
         self.layers = nn.ModuleList(SharedPathsMamba(self.embed_dims, inner) for _ in range(self.num_layers))
         self.gate_layers = None
@@ -149,7 +155,7 @@ class RSMamba(Network):
         for index, layer in enumerate(self.layers):
             order = self._order(index, grid, places, tokens_BLC.device, None if scores is None else scores[index])
             gate = None if self.gate_layers is None else self.gate_layers[index]
-            tokens_BLC = tokens_BLC + self._run(layer, self.pre_norm(tokens_BLC), order, gate)
+            tokens_BLC = tokens_BLC + self.drop_paths[index](self._run(layer, self.pre_norm(tokens_BLC), order, gate))
             if index == self.num_layers - 1 and self.ln1 is not None:
                 tokens_BLC = self.ln1(tokens_BLC)
             if index in self.out_indices:
@@ -158,6 +164,7 @@ class RSMamba(Network):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, ...]]:
         """Tokens (B, L, C) with class tokens and positions, the grid of patches, and the class tokens' places."""
+        check_image(x, self.in_channels)
         tokens_BLC, grid = self.patch_embed(x)
         places = self.class_places(grid)
         if self.pe_type == "sine":  # class tokens have no position
@@ -246,5 +253,6 @@ class RSMamba(Network):
             if parameter is not None:
                 parameter.requires_grad_(False)
         gates = self.gate_layers[: self.frozen_stages] if self.gate_layers is not None else ()
-        for module in (self.patch_embed, self.drop, *self.layers[: self.frozen_stages], *gates):
+        layers = (*self.layers[: self.frozen_stages], *self.drop_paths[: self.frozen_stages])
+        for module in (self.patch_embed, self.drop, *layers, *gates):
             module.eval().requires_grad_(False)

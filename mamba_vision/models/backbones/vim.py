@@ -18,7 +18,7 @@ from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.class_tokens import resize_with_class_rows
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.layer_depth import block_depth
-from mamba_vision.models.layers.options import checked_indices, one_of
+from mamba_vision.models.layers.options import check_image, checked_frozen, checked_indices, one_of
 from mamba_vision.models.layers.positions import same_grid, square_grid
 from mamba_vision.models.layers.rotary import rotary_tables, rotate
 from mamba_vision.models.layers.vit_pyramid import VitPyramid
@@ -142,7 +142,8 @@ class Vim(Network):
         if pairs and self.out_indices != (self.num_layers - 1,):
             raise ValueError(f"out_indices: found {out_indices}, expected -1 with pairs=True")
         self.rope, self.rope_residual, self.rope_extent = rope, rope_residual, rope_extent
-        self.flip_ratio, self.pairs, self.with_cp, self.frozen_stages = flip_ratio, pairs, with_cp, frozen_stages
+        self.flip_ratio, self.pairs, self.with_cp = flip_ratio, pairs, with_cp
+        self.in_channels, self.frozen_stages = in_channels, checked_frozen(frozen_stages, self.num_layers)
 
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(in_channels, self.embed_dims, patch_size, self.stride)
@@ -188,6 +189,7 @@ class Vim(Network):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, ...]]:
         """Tokens (B, L, C) with class tokens and positions, the grid of patches, and the class tokens' places."""
+        check_image(x, self.in_channels)
         grid = self.grid_of(*x.shape[-2:])
         patches_BMC = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         places = self.class_places(grid)

@@ -14,7 +14,7 @@ from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.channels_last import channels_last_norm
 from mamba_vision.models.layers.drop_path import drop_path_rates
 from mamba_vision.models.layers.layer_depth import stage_depth
-from mamba_vision.models.layers.options import checked_indices
+from mamba_vision.models.layers.options import check_image, checked_frozen, checked_indices
 from mamba_vision.models.layers.positions import resize_positions, same_grid, square_grid
 from mamba_vision.models.layers.vss_block import VSSBlock
 from mamba_vision.models.layers.vss_stage import VSSStage
@@ -154,7 +154,8 @@ class VMamba(Network):
         s = arch_settings("VMamba", ARCHS, arch, given, DEFAULTS)
         stages = range(len(s["depths"]))
         self.dims = [s["dims"] * 2**i for i in stages] if isinstance(s["dims"], int) else list(s["dims"])
-        self.depths, self.embed_dims, self.frozen_stages = tuple(s["depths"]), self.dims[-1], frozen_stages
+        self.depths, self.embed_dims, self.in_channels = tuple(s["depths"]), self.dims[-1], in_channels
+        self.frozen_stages = checked_frozen(frozen_stages, len(self.depths), "stages")
         self.out_indices = () if out_indices in ((), []) else checked_indices(out_indices, len(self.depths))
         if len(self.dims) != len(self.depths):
             raise ValueError(f"dims: found {len(self.dims)} widths, expected one for each of {len(self.depths)} stages")
@@ -193,6 +194,7 @@ class VMamba(Network):
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_image(x, self.in_channels)
         x_BHWC = self.patch_embed(x)
         if self.pos_embed is not None:
             x_BHWC = x_BHWC + self._positions(tuple(x_BHWC.shape[1:3])).permute(0, 2, 3, 1)

@@ -1,6 +1,8 @@
-"""Checks that constructors of backbones share."""
+"""Checks that backbones share: of the options that they are built with, and of images."""
 
 from collections.abc import Sequence
+
+from torch import Tensor
 
 
 def one_of(name: str, value: str, valid: Sequence[str]) -> str:
@@ -25,3 +27,24 @@ def checked_indices(out_indices: int | Sequence[int], count: int) -> tuple[int, 
     if not indices or not all(0 <= index < count for index in indices):
         raise ValueError(f"out_indices: found {out_indices}, expected numbers of 0 .. {count - 1}")
     return indices
+
+
+def checked_frozen(frozen_stages: int, count: int, parts: str = "blocks") -> int:
+    """`frozen_stages` of a network of `count` parts.
+
+    Raises:
+        ValueError: it is not of -1 .. count.
+    """
+    if not -1 <= frozen_stages <= count:
+        raise ValueError(f"frozen_stages: found {frozen_stages}, expected -1 (nothing) .. {count} ({parts})")
+    return frozen_stages
+
+
+def check_image(image: Tensor, channels: int) -> None:
+    """An image batch (B, channels, H, W), not empty.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if image.dim() != 4 or image.shape[1] != channels or 0 in image.shape[2:]:
+        raise ValueError(f"x: found shape {tuple(image.shape)}, expected (batch, {channels}, height, width)")

@@ -216,16 +216,6 @@ class RestorationFrame(Network):
         return self.absolute_pos_embed.unflatten(1, grid)
 
 
-def check_image(image: Tensor, channels: int) -> None:
-    """An image batch (B, channels, H, W), not empty.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if image.dim() != 4 or image.shape[1] != channels or 0 in image.shape[2:]:
-        raise ValueError(f"x: found shape {tuple(image.shape)}, expected (batch, {channels}, height, width)")
-
-
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -11,8 +11,9 @@ from torch import Tensor
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.dimensions import per_axis
 from mamba_vision.models.layers.drop_path import drop_path_rates
+from mamba_vision.models.layers.options import check_image
 from mamba_vision.models.layers.residual_state_space import ResidualStateSpaceBlock
-from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame, check_image
+from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame
 from mamba_vision.registry import MODELS
 
 _CLASSIC = dict(embed_dim=180, depths=(6,) * 6, d_state=16, mlp_ratio=2.0, upsampler="pixelshuffle")

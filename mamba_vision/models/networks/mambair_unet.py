@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from mamba_vision.models.base import Network
 from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.mirror_padding import cut_to, mirror_to
+from mamba_vision.models.layers.options import check_image
 from mamba_vision.models.layers.residual_state_space import ResidualStateSpaceBlock
-from mamba_vision.models.layers.restoration_frame import check_image
 from mamba_vision.registry import MODELS
 
 ARCHS = {

@@ -12,8 +12,8 @@ from mamba_vision.models.layers.arch import arch_settings
 from mamba_vision.models.layers.conv_ffn import FFNS, make_ffn
 from mamba_vision.models.layers.dimensions import per_axis
 from mamba_vision.models.layers.mirror_padding import cut_to, mirror_to
-from mamba_vision.models.layers.options import one_of
-from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame, check_image
+from mamba_vision.models.layers.options import check_image, one_of
+from mamba_vision.models.layers.restoration_frame import FRAME_RENAMES, ResidualGroup, RestorationFrame
 from mamba_vision.models.layers.window_attention import WindowAttention, relative_positions, shift_bias
 from mamba_vision.models.mixers.semantic_scan import SemanticScan
 from mamba_vision.registry import MODELS
