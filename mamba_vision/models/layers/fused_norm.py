@@ -5,6 +5,7 @@ precision in a pass of its own. Where that Linear is the only reader, the norm h
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.kernels import add_norm, backend_for, norm_tokens
@@ -51,8 +52,22 @@ class TokenNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if not _kernel_runs(self, x):
-            return super().forward(x)
+            return _widened(self, x) if _is_narrow(self, x) else super().forward(x)
         return norm_tokens(x, *_parameters(self), norm="layer", out_dtype=_out_dtype(self, x, False))
+
+
+def wide_layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """norm(x), also where x is float32 in a model of float16: sums that may pass float16's range before the norm."""
+    return _widened(norm, x) if _is_narrow(norm, x) else norm(x)
+
+
+def _is_narrow(norm: nn.LayerNorm, x: Tensor) -> bool:
+    return x.dtype == torch.float32 and norm.weight is not None and norm.weight.dtype == torch.float16
+
+
+def _widened(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    bias = None if norm.bias is None else norm.bias.float()
+    return F.layer_norm(x, norm.normalized_shape, norm.weight.float(), bias, norm.eps)
 
 
 def _kernel_runs(norm: nn.Module, x: Tensor) -> bool:

@@ -6,6 +6,8 @@ Legend: B batch, K directions, T tokens, E channels.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mamba_vision.models.layers.fused_norm import wide_layer_norm
+
 
 class BiAttention(nn.Module):
     """Every channel of a direction's result times a gate in (0, 1) that its mean over all tokens decides.
@@ -30,6 +32,6 @@ class BiAttention(nn.Module):
         self.channel_select = nn.Linear(channels // ratio, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = self.norm(x).mean(-2, keepdim=True)
+        mean = wide_layer_norm(self.norm, x).mean(-2, keepdim=True).to(self.global_reduce.weight.dtype)
         gates = self.channel_select(F.gelu(self.global_reduce(mean))).sigmoid()
         return x * gates.to(x.dtype)  # x itself, not the normed one

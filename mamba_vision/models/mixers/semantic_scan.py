@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_vision.kernels import ordered_scan
+from mamba_vision.models.layers.fused_norm import wide_layer_norm
 from mamba_vision.models.layers.options import one_of
 from mamba_vision.models.mixers.branch import step_rank
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
@@ -67,7 +68,8 @@ class SemanticScan(nn.Module):
             noise: (B, L, T) to add to the class logits instead of what `route_noise` says.
         """
         y_BLD = self.selectiveScan(*self._before_scan(x_BHWC, table, noise))
-        return self.out_proj(self.out_norm(y_BLD)).to(x_BHWC.dtype).view(x_BHWC.shape)
+        y_BLD = wide_layer_norm(self.out_norm, y_BLD).to(self.out_proj.weight.dtype)
+        return self.out_proj(y_BLD).to(x_BHWC.dtype).view(x_BHWC.shape)
 
     def scan_inputs(self, x_BHWC: Tensor, table: Tensor, noise: Tensor | None = None) -> ScanInputs:
         """What `forward` would scan with, sorted by class; `order` is each image's own, (B, 1, L)."""

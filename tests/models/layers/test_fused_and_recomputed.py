@@ -54,3 +54,16 @@ def test_the_second_time_runs_on_the_first_ones_backend(monkeypatch):
         out = recompute.recomputed(squared, torch.ones(2, requires_grad=True))
     out.sum().backward()
     assert seen == ["reference", "reference"]
+
+
+@pytest.mark.parametrize("name", ["VMamba", "LocalVMamba", "MambaIR", "MambaIRv2"])
+def test_networks_of_float16(name):
+    """Their scans add up in float32, which a norm of float16 weights takes."""
+    network = MODELS.build(dict(type=name, arch="tiny" if "IR" in name else "test")).eval()
+    x = torch.rand(1, 3, 32, 32)
+    want = network(x)
+    got = network.half()(x.half())
+    want, got = (want, got) if torch.is_tensor(want) else (want[-1], got[-1])
+    assert got.dtype == torch.float16 and (got - want).norm() < 0.02 * want.norm()
+    got.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
