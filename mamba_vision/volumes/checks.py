@@ -244,8 +244,9 @@ def _check_labels(scan: ScanFiles, label: Volume, allowed: Sequence[int] | None)
         found = f"label value{'s' if len(wrong) > 1 else ''} {', '.join(map(str, wrong[:10]))}"
         cure = "Correct the label file, or add the value to dataset.json (or --labels)"
         return [Problem(scan.case, str(scan.label), found, expected, cure)]
-    if present == [0]:
-        return [Problem(scan.case, str(scan.label), "an empty label", "some foreground", severity="warning")]
+    if len(present) == 1:
+        found = f"label {present[0]} in every voxel" if present[0] else "an empty label"
+        return [Problem(scan.case, str(scan.label), found, "some foreground on background", severity="warning")]
     return []
 
 

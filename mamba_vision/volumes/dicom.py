@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mamba_vision.utils.wording import count
 from mamba_vision.volumes.dicom_kinds import is_dicom_scan
 from mamba_vision.volumes.volume import SeveralSeriesError, VolumeError
 
@@ -178,9 +179,15 @@ def _slice(file: Path, dataset: Any, frame: int | None, position, orientation, m
         _numbers(orientation.ImageOrientationPatient).reshape(2, 3),
         tuple(_numbers(measures.PixelSpacing)),
         (int(dataset.Rows), int(dataset.Columns)),
-        float(scale.get("RescaleSlope", 1)),
-        float(scale.get("RescaleIntercept", 0)),
+        _given(scale, "RescaleSlope", 1.0),
+        _given(scale, "RescaleIntercept", 0.0),
     )
+
+
+def _given(dataset: Any, name: str, default: float) -> float:
+    """A number of the header; anonymizers leave some in place but empty."""
+    value = dataset.get(name)
+    return default if value in (None, "") else float(value)
 
 
 def _numbers(values) -> np.ndarray:
@@ -248,10 +255,10 @@ def _check_positions(path: Path, slices: list[_Slice]) -> np.ndarray:
     typical = float(np.median(gaps))
     doubled = np.flatnonzero(gaps < max(_UNEVEN * typical, 1e-3))
     if doubled.size:
-        pair = slices[doubled[0]], slices[doubled[0] + 1]
+        first, second = (slices[doubled[0] + step].file.name for step in (0, 1))
         raise VolumeError(
             path,
-            f"{doubled.size} slices lie at the place of another ({pair[0].file.name} and {pair[1].file.name})",
+            f"{count(int(doubled.size), 'slice')} at the place of another ({first} and {second})",
             "one slice at each place",
             "Several time points, echoes or copies in one series? Keep one of them",
         )
@@ -262,7 +269,8 @@ def _check_positions(path: Path, slices: list[_Slice]) -> np.ndarray:
         exact = abs(gaps[at] - (missing + 1) * typical) <= _UNEVEN * typical + 0.01
         if missing > 0 and exact:
             total = sum(round(float(gap) / typical) - 1 for gap in gaps[wrong])
-            found = f"{total} missing slices, the first between {slices[at].file.name} and {slices[at + 1].file.name}"
+            beside = f"{slices[at].file.name} and {slices[at + 1].file.name}"
+            found = f"{count(total, 'missing slice')}, the first between {beside}"
         else:
             found = f"uneven slices: {gaps.min():.3g} to {gaps.max():.3g} mm apart"
         raise VolumeError(path, found, f"slices every {typical:.3g} mm", "Export the whole series again")

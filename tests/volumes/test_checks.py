@@ -133,3 +133,10 @@ def test_files_that_no_case_has_are_told_but_not_notes(tmp_path):
 def test_a_data_set_with_fewer_scans_than_it_says(tmp_path):
     assert miscounted(tmp_path, None, 3) == miscounted(tmp_path, 3, 3) == []
     assert "numTraining 9" in miscounted(tmp_path, 9, 3)[0].found
+
+
+def test_a_label_of_one_value_is_a_warning(tmp_path):
+    make_dataset(tmp_path)
+    save(tmp_path / "labelsTr" / "b.nii.gz", np.full_like(labels(), 2))  # the ignore label, say
+    assert ("b", "label 2 in every voxel") in _found(tmp_path)
+    assert not errors(check_scans(find_scans(tmp_path), 1, (0, 1, 2)))

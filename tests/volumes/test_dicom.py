@@ -83,7 +83,7 @@ def test_missing_doubled_and_uneven_slices(tmp_path, stored):
     _refused(tmp_path / "gap", "2 missing slices, the first between slice_007_1.dcm and slice_028_4.dcm; .*every 3 mm")
     uid = write_series(tmp_path / "twice", stored)
     write_series(tmp_path / "twice", stored, uid=uid, prefix="again")
-    _refused(tmp_path / "twice", "6 slices lie at the place of another")
+    _refused(tmp_path / "twice", "6 slices at the place of another")
     uid = write_series(tmp_path / "uneven", stored)
     write_series(tmp_path / "uneven", stored[:, :, :1], uid=uid, prefix="late", start=(-20, -30, 40 + 5 * 3 + 4.2))
     _refused(tmp_path / "uneven", "uneven slices: 3 to 4.2 mm apart")
@@ -154,3 +154,12 @@ def test_reading_makes_no_noise(tmp_path, stored):
     code = f"from mamba_vision.volumes import read_volume; read_volume({str(tmp_path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+def test_scaling_that_is_there_but_empty(tmp_path, stored):
+    write_series(tmp_path, stored)
+    for file in tmp_path.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.RescaleSlope = dataset.RescaleIntercept = None
+        dataset.save_as(file)
+    np.testing.assert_array_equal(read_volume(tmp_path).array[0], stored)
