@@ -5,7 +5,8 @@ weights may change in place (as optimizers and `load_state_dict` do). Random num
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ class _Graph:
             for buffer, value in zip(buffers, before):
                 buffer.data.copy_(value)
             try:
-                with hold_orders() as self.orders:  # the graph reads their memory whatever the cache forgets
+                # the graph reads the orders' memory whatever their cache forgets
+                with _left_when_it_fails(), hold_orders() as self.orders:
                     self._capture(watched)
             except torch.OutOfMemoryError:
                 raise
@@ -218,6 +220,20 @@ class _Replay(torch.autograd.Function):
         found = iter(graph.replay_backward(grads))
         of_inputs = [next(found) if wanted else None for wanted in ctx.inputs]
         return (None, None, *of_inputs, *found)
+
+
+@contextmanager
+def _left_when_it_fails() -> Iterator[None]:
+    """Undoes what a failed capture may leave behind: its stream as the current one (before PyTorch 2.12 or so), and
+    random numbers on the GPU refused from then on ("Offset increment outside graph capture")."""
+    stream = torch.cuda.current_stream()
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        numbers = torch.cuda.default_generators[stream.device_index]
+        numbers.graphsafe_set_state(numbers.clone_state())
+        raise
 
 
 def _host_random_state() -> tuple:
