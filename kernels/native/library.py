@@ -1,6 +1,7 @@
 """The compiled scan as functions on tensors: PyTorch's memory, the C++ structure `Scan` of selective_scan.hpp."""
 
 import ctypes
+import struct
 from collections.abc import Sequence as Items
 from functools import cache
 
@@ -13,40 +14,17 @@ TILE = 32  # steps between the states that are kept for backward
 THREAD = 1 << 19  # channels x steps x states that are worth a thread: some tenths of a millisecond
 
 
-class _Sequence(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "channel", "step")))
-
-
-_SIZES = ("batch", "channels", "length", "state", "groups", "parts", "is_double", "delta_softplus")
-_FIELDS = (
-    *((name, ctypes.c_int64) for name in _SIZES),
-    *((name, _Sequence) for name in ("u", "delta", "z", "B", "C")),
-    *((name, ctypes.c_void_p) for name in ("A", "constant_B", "constant_C", "D", "delta_bias", "initial", "saved")),
-    ("out", _Sequence),
-    ("last", ctypes.c_void_p),
-    ("grad_out", _Sequence),
-    ("grad_last", ctypes.c_void_p),
-    *((name, _Sequence) for name in ("du", "ddelta", "dz")),
-    *((name, ctypes.c_void_p) for name in ("dA", "dB", "dC", "dD", "dbias", "dinitial")),
-)
-_SEQUENCES = {name for name, kind in _FIELDS if kind is _Sequence}
-
-
-class Scan(ctypes.Structure):
-    """`Scan` of selective_scan.hpp; tensors are put in by `fill`."""
-
-    _fields_ = _FIELDS
-
-    def fill(self, **tensors: torch.Tensor | None) -> None:
-        """Sequences are (batch, channels, length), B and C (batch, groups x state, length), of any strides.
-
-        Everything else must be contiguous. The tensors are kept as long as this object.
-        """
-        self.tensors = tensors
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                value = _Sequence(tensor.data_ptr(), *tensor.stride()) if name in _SEQUENCES else tensor.data_ptr()
-                setattr(self, name, value)
+# `Scan` of selective_scan.hpp, all of it numbers of 64 bits: (member, how many of them)
+_SCAN = (
+    *((name, 4) for name in ("u", "delta", "z")),
+    *((name, 6) for name in ("B", "C")),
+    *((name, 1) for name in ("A", "constant_B", "constant_C", "D", "delta_bias", "initial", "saved")),
+    ("out", 4), ("last", 1), ("grad_out", 4), ("grad_last", 1), ("du", 4), ("ddelta", 4), ("dz", 4),
+    ("dB", 6), ("dC", 6), ("dA", 1), ("dconstant_B", 1), ("dconstant_C", 1), ("dD", 1), ("dbias", 1), ("dinitial", 1),
+)  # fmt: skip
+_SIZES = 8  # numbers before them: batch, channels, length, state, groups, parts, is_double, delta_softplus
+_PACKED = struct.Struct(f"{_SIZES + sum(count for _, count in _SCAN)}q")
+_NOTHING = {count: (0,) * count for _, count in _SCAN}
 
 
 class OrderedScan(ctypes.Structure):
@@ -76,13 +54,13 @@ def library() -> ctypes.CDLL:
         ("size", ()),
         ("tile", ()),
         ("parts", (ctypes.c_int64,) * 5),
-        ("run", (ctypes.POINTER(Scan), ctypes.c_int64, ctypes.c_int64)),
+        ("run", (ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64)),
     ):
         _declare(found, f"scan_{name}", arguments)
     _declare(found, "ordered_scan_size", ())
     _declare(found, "ordered_scan_run", (ctypes.POINTER(OrderedScan), ctypes.c_int64))
     sizes = (found.mamba_vision_scan_size(), found.mamba_vision_scan_tile(), found.mamba_vision_ordered_scan_size())
-    if sizes != (ctypes.sizeof(Scan), TILE, ctypes.sizeof(OrderedScan)):
+    if sizes != (_PACKED.size, TILE, ctypes.sizeof(OrderedScan)):
         raise RuntimeError("the compiled scan and library.py lay out their arguments differently")
     return found
 
@@ -92,22 +70,40 @@ def _declare(found: ctypes.CDLL, name: str, arguments: tuple) -> None:
     function.restype, function.argtypes = ctypes.c_int64, arguments
 
 
-def new_scan(shape: Items[int], state: int, groups: int, dtype: torch.dtype, delta_softplus: bool) -> tuple[Scan, int]:
-    """A scan of u's shape (batch, channels, length) without tensors yet, and the threads to run it on."""
+def parts_and_threads(shape: Items[int], state: int, groups: int, dtype: torch.dtype) -> tuple[int, int]:
+    """For a scan of u's shape (batch, channels, length): tasks that share a group, and the threads to run it on."""
     batch, channels, length = shape
     threads = _threads(batch * channels * length * state)
-    double = dtype == torch.float64
-    parts = library().mamba_vision_scan_parts(batch, groups, channels, threads, double)
-    return Scan(batch, channels, length, state, groups, parts, double, delta_softplus), threads
+    if threads == 1:
+        return 1, 1
+    return library().mamba_vision_scan_parts(batch, groups, channels, threads, dtype == torch.float64), threads
 
 
-def run(scan: Scan, backward: bool, threads: int) -> None:
-    """Run a filled scan.
+def run(backward: bool, threads: int, sizes: Items[int], tensors: dict[str, torch.Tensor | None]) -> None:
+    """Run a scan.
+
+    Args:
+        backward: which of the two.
+        threads: to run it on.
+        sizes: batch, channels, length, state, groups, parts, whether it is float64, delta_softplus.
+        tensors: by name of the members of `Scan`; what is not given, or None, is absent. B, C and their gradients are
+            (batch, groups, state, length) or (parts, batch, groups, state, length), u and all that is like it (batch,
+            channels, length), of any strides; everything else is contiguous.
 
     Raises:
         MemoryError: there is no room for its states.
     """
-    if library().mamba_vision_scan_run(scan, backward, threads):
+    numbers = list(sizes)
+    for name, count in _SCAN:
+        tensor = tensors.get(name)
+        if tensor is None:
+            numbers += _NOTHING[count]
+        elif count == 1:
+            numbers.append(tensor.data_ptr())
+        else:
+            strides = tensor.stride()
+            numbers += (tensor.data_ptr(), *_NOTHING[1][: count - 1 - len(strides)], *strides)
+    if library().mamba_vision_scan_run(_PACKED.pack(*numbers), backward, threads):
         raise MemoryError("no memory for the states of the native scan")
 
 

@@ -53,7 +53,7 @@ public:
             return Sequence{data, rows * length, length, 1};
         };
         const void** constant[] = {&scan.constant_B, &scan.constant_C};
-        Sequence* variable[] = {&scan.B, &scan.C};
+        Matrix* variable[] = {&scan.B, &scan.C};
         int64_t groups[2] = {0, 0};
         for (size_t i : {0, 1}) {
             const Shape& given = in[3 + i].shape;
@@ -65,7 +65,7 @@ public:
             const Shape expected = given.size() == 4 ? Shape{batch, groups[i], state, length} : Shape{batch, state, length};
             if (given != expected || groups[i] < 1 || channels % groups[i])
                 return refuse(in, 3 + i, "(batch, groups, state, length), (batch, state, length) or the shape of A");
-            *variable[i] = sequence(in[3 + i].data, groups[i] * state);
+            *variable[i] = {in[3 + i].data, 0, groups[i] * state * length, state * length, length, 1};
         }
         if (groups[0] && groups[1] && groups[0] != groups[1]) return refuse(in, 4, "as many groups as B");
         if (groups[0] || groups[1]) scan.groups = groups[0] ? groups[0] : groups[1];

@@ -16,55 +16,64 @@ INLINE vec load(const REAL* from) { return *(const vec_unaligned*)from; }
 INLINE void store(vec value, REAL* to) { *(vec_unaligned*)to = value; }
 
 // ---- elementary functions --------------------------------------------------------------------------------------------
+// Of `count` vectors, a constant, at a time and operation by operation: one vector's operations wait for each other,
+// and a processor looks too few of them ahead to find the next vector's.
+#define EACH for (int i = 0; i < count; ++i)
+
 #if SCAN_DOUBLE
 
-INLINE vec exp2_of(vec x) {
-    for (int i = 0; i < LANES; ++i) x[i] = __builtin_exp2(x[i]);
-    return x;
+INLINE void exp2_of(int count, vec* x) {
+    EACH for (int j = 0; j < LANES; ++j) x[i][j] = __builtin_exp2(x[i][j]);
 }
 
-INLINE vec log1p_of_unit(vec x) {
-    for (int i = 0; i < LANES; ++i) x[i] = __builtin_log1p(x[i]);
-    return x;
+INLINE void log1p_of_unit(int count, vec* x) {
+    EACH for (int j = 0; j < LANES; ++j) x[i][j] = __builtin_log1p(x[i][j]);
 }
 
 #else
 
 typedef int32_t vec_int __attribute__((vector_size(LANES * sizeof(int32_t))));
 
+// p = p f + c
+INLINE void horner(int count, vec* p, const vec* f, float c) {
+    EACH p[i] = p[i] * f[i] + all(c);
+}
+
 // 2^x to 1e-7 of its value: 2^n by bits, 2^(x - n) by a polynomial fitted on [-1/2, 1/2]. Zero below -127.
-INLINE vec exp2_of(vec x) {
+INLINE void exp2_of(int count, vec* x) {
+    vec f[4], n[4], p[4];
 #if LANES == 16  // AVX-512 scales by powers of two itself, and knows where their range ends
-    const vec f = (vec)_mm512_reduce_ps((__m512)x, 0), n = x - f;
+    EACH f[i] = (vec)_mm512_reduce_ps((__m512)x[i], 0);
+    EACH n[i] = x[i] - f[i];
 #else
-    x = x < all(-127.f) ? all(-127.f) : x;  // written so that NaN stays
-    x = x > all(128.f) ? all(128.f) : x;
     const vec magic = all(12582912.f + 127.f);  // 1.5 2^23: the sum has no fraction left
-    const vec shifted = x + magic;
-    const vec f = x - (shifted - magic);
+    EACH x[i] = x[i] < all(-127.f) ? all(-127.f) : x[i];  // written so that NaN stays
+    EACH x[i] = x[i] > all(128.f) ? all(128.f) : x[i];
+    EACH n[i] = x[i] + magic;
+    EACH f[i] = x[i] - (n[i] - magic);
 #endif
-    vec p = all(1.3264727e-3f);
-    p = p * f + all(9.6715130e-3f);
-    p = p * f + all(5.5507336e-2f);
-    p = p * f + all(2.4022242e-1f);
-    p = p * f + all(6.9314700e-1f);
-    p = p * f + all(1.f);
+    EACH p[i] = f[i] * all(1.3264727e-3f) + all(9.6715130e-3f);
+    horner(count, p, f, 5.5507336e-2f);
+    horner(count, p, f, 2.4022242e-1f);
+    horner(count, p, f, 6.9314700e-1f);
+    horner(count, p, f, 1.f);
 #if LANES == 16
-    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+    EACH x[i] = (vec)_mm512_scalef_ps((__m512)p[i], (__m512)n[i]);
 #else
-    return p * (vec)((vec_int)shifted << 23);
+    EACH x[i] = p[i] * (vec)((vec_int)n[i] << 23);
 #endif
 }
 
 // log(1 + x) for 0 <= x <= 1, as twice the inverse hyperbolic tangent of x / (2 + x), its series fitted.
-INLINE vec log1p_of_unit(vec x) {
-    const vec r = x / (x + all(2.f)), w = r * r;
-    vec p = all(1.4005994e-1f);
-    p = p * w + all(1.4000903e-1f);
-    p = p * w + all(2.0010764e-1f);
-    p = p * w + all(3.3333208e-1f);
-    p = p * w + all(1.f);
-    return all(2.f) * r * p;
+INLINE void log1p_of_unit(int count, vec* x) {
+    vec r[4], w[4], p[4];
+    EACH r[i] = x[i] / (x[i] + all(2.f));
+    EACH w[i] = r[i] * r[i];
+    EACH p[i] = w[i] * all(1.4005994e-1f) + all(1.4000903e-1f);
+    horner(count, p, w, 2.0010764e-1f);
+    horner(count, p, w, 3.3333208e-1f);
+    horner(count, p, w, 1.f);
+    EACH x[i] = all(2.f) * r[i] * p[i];
 }
 
 #endif
@@ -73,26 +82,34 @@ INLINE vec log1p_of_unit(vec x) {
 #define LN2 ((REAL)0.6931471805599453)
 
 // exp(-|x|), never more than one
-INLINE vec exp_of_minus_abs(vec x) { return exp2_of((x > all(0) ? -x : x) * all(LOG2E)); }
-
-INLINE vec sigmoid(vec x) {
-    const vec e = exp_of_minus_abs(x);
-    return (x > all(0) ? all(1) : e) / (all(1) + e);
+INLINE void exp_of_minus_abs(int count, const vec* x, vec* e) {
+    EACH e[i] = (x[i] > all(0) ? -x[i] : x[i]) * all(LOG2E);
+    exp2_of(count, e);
 }
 
-INLINE vec softplus(vec x) { return (x > all(0) ? x : all(0)) + log1p_of_unit(exp_of_minus_abs(x)); }
+// 1 / (1 + exp(-x)), from x and exp(-|x|)
+INLINE void sigmoid_with(int count, const vec* x, const vec* e, vec* y) {
+    EACH y[i] = (x[i] > all(0) ? all(1) : e[i]) / (all(1) + e[i]);
+}
 
-INLINE REAL sum_of_lanes(vec value) {
-    REAL part[LANES];
-    store(value, part);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) part[i] += part[i + half];
-    return part[0];
+INLINE void sigmoid(int count, const vec* x, vec* y) {
+    vec e[4];
+    exp_of_minus_abs(count, x, e);
+    sigmoid_with(count, x, e, y);
+}
+
+// log(1 + exp(x)), and if asked for its slope
+INLINE void softplus(int count, const vec* x, vec* y, vec* slope) {
+    vec e[4];
+    exp_of_minus_abs(count, x, e);
+    if (slope) sigmoid_with(count, x, e, slope);
+    log1p_of_unit(count, e);
+    EACH y[i] = (x[i] > all(0) ? x[i] : all(0)) + e[i];
 }
 
 // ---- tiles: [step][lane] ---------------------------------------------------------------------------------------------
 #if !SCAN_DOUBLE
-typedef float four __attribute__((vector_size(16)));
+typedef float four __attribute__((vector_size(16), may_alias));
 typedef float four_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 
 // rows[i] = from[i * stride ...]; to[i * pitch ...] = column i
@@ -156,37 +173,6 @@ static void write_tile(const vec* tile, const Sequence& to, int64_t b, int64_t c
     }
 }
 
-// B or C of a tile as [step][state] with rows `pitch` apart: in place if the states of a step lie side by side.
-static const REAL* read_matrix(const Sequence& from, int64_t b, int64_t row, int64_t state, int64_t first,
-                               int64_t steps, REAL* room, int64_t* pitch) {
-    const REAL* data = (const REAL*)from.data + b * from.batch + row * from.channel + first * from.step;
-    if (from.channel == 1) {
-        *pitch = from.step;
-        return data;
-    }
-    *pitch = state;
-    if (from.step == 1) {
-        transpose(data, from.channel, state, steps, room, state);
-    } else {
-        for (int64_t t = 0; t < steps; ++t)
-            for (int64_t n = 0; n < state; ++n) room[t * state + n] = data[t * from.step + n * from.channel];
-    }
-    return room;
-}
-
-// A row of `used` channels of something (..., channels), and back
-INLINE vec read_row(const REAL* row, int64_t used) {
-    if (used == LANES) return load(row);
-    vec value = all(0);
-    for (int64_t i = 0; i < used; ++i) value[i] = row[i];
-    return value;
-}
-
-INLINE void write_row(vec value, REAL* row, int64_t used) {
-    if (used == LANES) return store(value, row);
-    for (int64_t i = 0; i < used; ++i) row[i] = value[i];
-}
-
 // ---- a task ----------------------------------------------------------------------------------------------------------
 struct Task {
     int64_t part, b, g, first, last;  // the channels [first, last) of group g
@@ -207,53 +193,139 @@ static Task task_at(const Scan& scan, int64_t index) {
     return task;
 }
 
+// B or C of a tile as [step][state] with rows `pitch` apart: in place if the states of a step lie side by side.
+static const REAL* read_matrix(const Matrix& from, const Task& task, int64_t state, int64_t first, int64_t steps,
+                               REAL* room, int64_t* pitch) {
+    const REAL* data = (const REAL*)from.data + task.b * from.batch + task.g * from.group + first * from.step;
+    if (from.state == 1 || state == 1) {
+        *pitch = from.step;
+        return data;
+    }
+    *pitch = state;
+    if (from.step == 1) {
+        transpose(data, from.state, state, steps, room, state);
+    } else {
+        for (int64_t t = 0; t < steps; ++t)
+            for (int64_t n = 0; n < state; ++n) room[t * state + n] = data[t * from.step + n * from.state];
+    }
+    return room;
+}
+
+// A row of `used` channels of something (..., channels), and back
+INLINE vec read_row(const REAL* row, int64_t used) {
+    if (used == LANES) return load(row);
+    vec value = all(0);
+    for (int64_t i = 0; i < used; ++i) value[i] = row[i];
+    return value;
+}
+
+INLINE void write_row(vec value, REAL* row, int64_t used) {
+    if (used == LANES) return store(value, row);
+    for (int64_t i = 0; i < used; ++i) row[i] = value[i];
+}
+
+// A block's rows of something (..., channels, state) as [state] vectors, and back; null gives zeros.
+static void read_states(const REAL* rows, int64_t state, int64_t used, vec* to) {
+    if (!rows || used < LANES)
+        for (int64_t n = 0; n < state; ++n) to[n] = all(0);
+    if (rows) transpose(rows, state, used, state, (REAL*)to, LANES);
+}
+
+static void write_states(const vec* from, int64_t state, int64_t used, REAL* rows) {
+    if (rows) transpose((const REAL*)from, LANES, state, used, rows, state);
+}
+
 // (channels, state) as [block][state] vectors, times `factor`; null gives nothing
 static void read_parameter(const void* matrix, const Scan& scan, const Task& task, REAL factor, vec* to) {
     if (!matrix) return;
-    for (int64_t block = 0; block < task.blocks; ++block)
-        for (int64_t n = 0; n < scan.state; ++n) {
-            vec value = all(0);
-            for (int64_t i = 0; i < LANES && task.first + block * LANES + i < task.last; ++i)
-                value[i] = ((const REAL*)matrix)[(task.first + block * LANES + i) * scan.state + n] * factor;
-            to[block * scan.state + n] = value;
-        }
+    for (int64_t block = 0; block < task.blocks; ++block) {
+        const int64_t channel = task.first + block * LANES, used = task.last - channel < LANES ? task.last - channel : LANES;
+        read_states((const REAL*)matrix + channel * scan.state, scan.state, used, to + block * scan.state);
+    }
+    for (int64_t i = 0; i < task.blocks * scan.state; ++i) to[i] *= all(factor);
 }
 
-// What a block needs of a tile besides B and C: u, the sum before softplus p, the step s, and x = s u.
+// Where a block's rows of something (batch, channels, state) begin; null if there is none
+INLINE REAL* rows_of(const void* states, const Scan& scan, int64_t b, int64_t channel) {
+    return states ? (REAL*)states + (b * scan.channels + channel) * scan.state : 0;
+}
+
+// What a block needs of a tile besides B and C: u, and the step s with its slope over delta. The state's input is s u,
+// and y begins as D u.
 struct Tile {
-    vec u[TILE], p[TILE], s[TILE], x[TILE], y[TILE], z[TILE];
+    vec u[TILE], s[TILE], slope[TILE], y[TILE], z[TILE], D;
 };
 
-static void read_steps(const Scan& scan, int64_t b, int64_t channel, int64_t used, int64_t first, int64_t steps,
-                       Tile* tile) {
-    read_tile(scan.u, b, channel, used, first, steps, tile->u);
-    read_tile(scan.delta, b, channel, used, first, steps, tile->p);
-    const vec bias = scan.delta_bias ? read_row((const REAL*)scan.delta_bias + channel, used) : all(0);
-    const vec D = scan.D ? read_row((const REAL*)scan.D + channel, used) : all(0);
-    for (int64_t t = 0; t < steps; ++t) {
-        tile->p[t] += bias;
-        tile->s[t] = scan.delta_softplus ? softplus(tile->p[t]) : tile->p[t];
-        tile->x[t] = tile->s[t] * tile->u[t];
-        tile->y[t] = D * tile->u[t];
+// Softplus of sums with the bias, in place; what lies behind the last step, up to a multiple of four, gets numbers.
+INLINE void softplus_steps(int64_t steps, vec bias, vec* s, vec* slope) {
+    const int count = 4;
+    for (int64_t t = steps; t % 4; ++t) s[t] = all(0);
+    for (int64_t t = 0; t < steps; t += 4) {
+        vec p[4];
+        EACH p[i] = s[t + i] + bias;
+        softplus(4, p, s + t, slope ? slope + t : 0);
     }
 }
 
-// `count` states (a constant) of a block over a tile, forward. B and C point at the first of them.
-INLINE void scan_states(int count, int64_t steps, Tile* tile, const vec* A, vec* h, const REAL* B, int64_t B_pitch,
+static void read_steps(const Scan& scan, int64_t b, int64_t channel, int64_t used, int64_t first, int64_t steps,
+                       bool with_slope, Tile* tile) {
+    read_tile(scan.u, b, channel, used, first, steps, tile->u);
+    read_tile(scan.delta, b, channel, used, first, steps, tile->s);
+    const vec bias = scan.delta_bias ? read_row((const REAL*)scan.delta_bias + channel, used) : all(0);
+    tile->D = scan.D ? read_row((const REAL*)scan.D + channel, used) : all(0);
+    if (!scan.delta_softplus)
+        for (int64_t t = 0; t < steps; ++t) tile->s[t] += bias;
+    else if (with_slope)
+        softplus_steps(steps, bias, tile->s, tile->slope);
+    else
+        softplus_steps(steps, bias, tile->s, 0);
+}
+
+// y = sigmoid(z), four at a time; y has room for as many
+INLINE void sigmoid_steps(int64_t steps, vec* z, vec* y) {
+    for (int64_t t = steps; t % 4; ++t) z[t] = all(0);
+    for (int64_t t = 0; t < steps; t += 4) sigmoid(4, z + t, y + t);
+}
+
+// Ask for the cache lines of a tile that is read, or written, next.
+static void prefetch_tile(const Sequence& next, int64_t b, int64_t channel, int64_t used, int64_t first, int64_t steps) {
+    if (!next.data) return;
+    const REAL* data = (const REAL*)next.data + b * next.batch + channel * next.channel + first * next.step;
+    if (next.channel == 1) {
+        for (int64_t t = 0; t < steps; ++t) __builtin_prefetch(data + t * next.step);
+    } else if (next.step == 1) {
+        for (int64_t i = 0; i < used; ++i)
+            for (int64_t t = 0; t < steps; t += 64 / (int64_t)sizeof(REAL)) __builtin_prefetch(data + i * next.channel + t);
+    }
+}
+
+// `count` states (a constant) of a block over a tile, forward, from number `n` on. B and C point at that one.
+INLINE void scan_states(int count, int64_t n, int64_t steps, Tile* tile, const vec* A, vec* h, const REAL* B, int64_t B_pitch,
                         const vec* B_rows, const REAL* C, int64_t C_pitch, const vec* C_rows) {
     vec rate[4], state[4];
     for (int i = 0; i < count; ++i) rate[i] = A[i], state[i] = h[i];
     for (int64_t t = 0; t < steps; ++t) {
-        const vec s = tile->s[t], x = tile->x[t];
-        vec y = tile->y[t];
-        for (int i = 0; i < count; ++i) {
-            const vec in = B_rows ? x * B_rows[i] : x * B[t * B_pitch + i];
-            state[i] = exp2_of(s * rate[i]) * state[i] + in;
-            y += C_rows ? state[i] * C_rows[i] : state[i] * C[t * C_pitch + i];
-        }
+        const vec s = tile->s[t], u = tile->u[t], x = s * u;
+        vec y = n ? tile->y[t] : tile->D * u;
+        vec decay[4];
+        EACH decay[i] = s * rate[i];
+        exp2_of(count, decay);
+        EACH state[i] = decay[i] * state[i] + (B_rows ? x * B_rows[i] : x * B[t * B_pitch + i]);
+        EACH y += C_rows ? state[i] * C_rows[i] : state[i] * C[t * C_pitch + i];
         tile->y[t] = y;
     }
     for (int i = 0; i < count; ++i) h[i] = state[i];
+}
+
+// The sequences of the block behind this one, or of the first block of the tile that is `on` steps away
+INLINE void prefetch_next(const Scan& scan, const Task& task, int64_t block, int64_t first, int64_t on) {
+    int64_t channel = task.first + (block + 1) * LANES;
+    if (block + 1 == task.blocks) channel = task.first, first += on;
+    if (first < 0 || first >= scan.length) return;
+    const int64_t used = task.last - channel < LANES ? task.last - channel : LANES;
+    const int64_t steps = scan.length - first < TILE ? scan.length - first : TILE;
+    const Sequence* const sequences[] = {&scan.u, &scan.delta, &scan.z, &scan.grad_out};
+    for (int i = 0; i < 4; ++i) prefetch_tile(*sequences[i], task.b, channel, used, first, steps);
 }
 
 static void forward_task(const Scan& scan, int64_t index, void* heap) {
@@ -271,41 +343,38 @@ static void forward_task(const Scan& scan, int64_t index, void* heap) {
 
     for (int64_t first = 0; first < scan.length; first += TILE) {
         const int64_t steps = scan.length - first < TILE ? scan.length - first : TILE;
-        if (scan.B.data) B = read_matrix(scan.B, task.b, task.g * N, N, first, steps, B_room, &B_pitch);
-        if (scan.C.data) C = read_matrix(scan.C, task.b, task.g * N, N, first, steps, C_room, &C_pitch);
+        if (scan.B.data) B = read_matrix(scan.B, task, N, first, steps, B_room, &B_pitch);
+        if (scan.C.data) C = read_matrix(scan.C, task, N, first, steps, C_room, &C_pitch);
         for (int64_t block = 0; block < task.blocks; ++block) {
             const int64_t channel = task.first + block * LANES;
             const int64_t used = task.last - channel < LANES ? task.last - channel : LANES;
             vec* state = h + block * N;
-            if (first == 0)
-                for (int64_t n = 0; n < N; ++n)
-                    state[n] = scan.initial ? read_row((const REAL*)scan.initial + (task.b * N + n) * scan.channels + channel, used)
-                                            : all(0);
+            if (first == 0) read_states(rows_of(scan.initial, scan, task.b, channel), N, used, state);
             if (scan.saved) {
                 REAL* to = (REAL*)scan.saved + (first / TILE * scan.batch + task.b) * N * scan.channels + channel;
                 for (int64_t n = 0; n < N; ++n) write_row(state[n], to + n * scan.channels, used);
             }
-            read_steps(scan, task.b, channel, used, first, steps, &tile);
+            read_steps(scan, task.b, channel, used, first, steps, false, &tile);
+            prefetch_next(scan, task, block, first, TILE);
             const vec* rate = A + block * N;
             int64_t n = 0;
             if (variable) {
                 for (; n + 4 <= N; n += 4)
-                    scan_states(4, steps, &tile, rate + n, state + n, B + n, B_pitch, 0, C + n, C_pitch, 0);
+                    scan_states(4, n, steps, &tile, rate + n, state + n, B + n, B_pitch, 0, C + n, C_pitch, 0);
                 for (; n < N; ++n)
-                    scan_states(1, steps, &tile, rate + n, state + n, B + n, B_pitch, 0, C + n, C_pitch, 0);
+                    scan_states(1, n, steps, &tile, rate + n, state + n, B + n, B_pitch, 0, C + n, C_pitch, 0);
             } else {
                 for (; n < N; ++n)
-                    scan_states(1, steps, &tile, rate + n, state + n, B ? B + n : 0, B_pitch,
+                    scan_states(1, n, steps, &tile, rate + n, state + n, B ? B + n : 0, B_pitch,
                                 B ? 0 : B_rows + block * N + n, C ? C + n : 0, C_pitch, C ? 0 : C_rows + block * N + n);
             }
             if (scan.z.data) {
                 read_tile(scan.z, task.b, channel, used, first, steps, tile.z);
-                for (int64_t t = 0; t < steps; ++t) tile.y[t] *= tile.z[t] * sigmoid(tile.z[t]);
+                sigmoid_steps(steps, tile.z, tile.s);
+                for (int64_t t = 0; t < steps; ++t) tile.y[t] *= tile.z[t] * tile.s[t];
             }
             write_tile(tile.y, scan.out, task.b, channel, used, first, steps);
-            if (scan.last && first + steps == scan.length)
-                for (int64_t n = 0; n < N; ++n)
-                    write_row(state[n], (REAL*)scan.last + (task.b * N + n) * scan.channels + channel, used);
+            if (first + steps == scan.length) write_states(state, N, used, rows_of(scan.last, scan, task.b, channel));
         }
     }
 }
@@ -321,17 +390,18 @@ struct Gradients {
 
 // `count` states (a constant) of a block over a tile: rebuilt forward from `before`, then the adjoint in reverse.
 // `later` is a g of the step behind the tile, the gradient that comes from there; B_sum, C_sum collect x g and dy h.
-INLINE void adjoint_states(int count, int64_t steps, Tile* tile, Gradients* grad, const vec* A, const vec* before,
+INLINE void adjoint_states(int count, int64_t number, int64_t steps, Tile* tile, Gradients* grad, const vec* A, const vec* before,
                            vec* later, vec* dA, const REAL* B, int64_t B_pitch, const vec* B_rows, vec* B_sum,
                            const REAL* C, int64_t C_pitch, const vec* C_rows, vec* C_sum, bool need_y) {
     vec a[TILE][4], h[TILE + 1][4], rate[4];
     for (int i = 0; i < count; ++i) rate[i] = A[i], h[0][i] = before[i];
     for (int64_t t = 0; t < steps; ++t) {
-        const vec s = tile->s[t], x = tile->x[t], dy = grad->dy[t];
-        vec y = need_y ? tile->y[t] : all(0);
-        for (int i = 0; i < count; ++i) {
+        const vec s = tile->s[t], u = tile->u[t], x = s * u, dy = grad->dy[t];
+        vec y = number ? tile->y[t] : tile->D * u;
+        EACH a[t][i] = s * rate[i];
+        exp2_of(count, a[t]);
+        EACH {
             const vec in = B_rows ? x * B_rows[i] : x * B[t * B_pitch + i];
-            a[t][i] = exp2_of(s * rate[i]);
             const vec state = a[t][i] * h[t][i] + in;
             h[t + 1][i] = state;
             if (need_y) y += C_rows ? state * C_rows[i] : state * C[t * C_pitch + i];
@@ -342,8 +412,8 @@ INLINE void adjoint_states(int count, int64_t steps, Tile* tile, Gradients* grad
     vec from_later[4], sum[4];
     for (int i = 0; i < count; ++i) from_later[i] = later[i], sum[i] = dA[i];
     for (int64_t t = steps - 1; t >= 0; --t) {
-        const vec s = tile->s[t], x = tile->x[t], dy = grad->dy[t];
-        vec dx = grad->dx[t], ds = grad->ds[t];
+        const vec s = tile->s[t], x = s * tile->u[t], dy = grad->dy[t];
+        vec dx = number ? grad->dx[t] : all(0), ds = number ? grad->ds[t] : all(0);
         for (int i = 0; i < count; ++i) {
             const vec g = from_later[i] + (C_rows ? dy * C_rows[i] : dy * C[t * C_pitch + i]);
             dx += B_rows ? g * B_rows[i] : g * B[t * B_pitch + i];
@@ -357,6 +427,36 @@ INLINE void adjoint_states(int count, int64_t steps, Tile* tile, Gradients* grad
         grad->ds[t] = ds;
     }
     for (int i = 0; i < count; ++i) later[i] = from_later[i], dA[i] = sum[i];
+}
+
+// Sums over the lanes of four vectors
+#if SCAN_DOUBLE
+INLINE void sums_of_lanes(const vec* values, REAL* sums) {
+    for (int i = 0; i < 4; ++i) sums[i] = (values[i][0] + values[i][1]) + (values[i][2] + values[i][3]);
+}
+#else
+INLINE void sums_of_lanes(const vec* values, REAL* sums) {
+    float rows[16], columns[16];  // four sums of every fourth lane each
+    for (int i = 0; i < 4; ++i) {
+        const four* part = (const four*)(values + i);
+        four sum = part[0];
+        for (int j = 1; j < LANES / 4; ++j) sum += part[j];
+        *(four_unaligned*)(rows + 4 * i) = sum;
+    }
+    transpose_four(rows, 4, columns, 4);
+    const four_unaligned* column = (const four_unaligned*)columns;
+    *(four_unaligned*)sums = (column[0] + column[1]) + (column[2] + column[3]);
+}
+#endif
+
+// Sums over the lanes of [state][step] vectors, to where they belong; behind the last step there must be numbers
+static void write_sums(const vec* tile, const Matrix& to, const Task& task, int64_t state, int64_t first, int64_t steps) {
+    REAL* data = (REAL*)to.data + task.part * to.part + task.b * to.batch + task.g * to.group + first * to.step;
+    for (int64_t n = 0; n < state; ++n) {
+        REAL sums[TILE];
+        for (int64_t t = 0; t < steps; t += 4) sums_of_lanes(tile + n * TILE + t, sums + t);
+        for (int64_t t = 0; t < steps; ++t) data[n * to.state + t * to.step] = sums[t];
+    }
 }
 
 static void backward_task(const Scan& scan, int64_t index, void* heap) {
@@ -379,43 +479,41 @@ static void backward_task(const Scan& scan, int64_t index, void* heap) {
 
     for (int64_t k = tiles - 1; k >= 0; --k) {
         const int64_t first = k * TILE, steps = scan.length - first < TILE ? scan.length - first : TILE;
-        if (scan.B.data) B = read_matrix(scan.B, task.b, task.g * N, N, first, steps, B_room, &B_pitch);
-        if (scan.C.data) C = read_matrix(scan.C, task.b, task.g * N, N, first, steps, C_room, &C_pitch);
+        if (scan.B.data) B = read_matrix(scan.B, task, N, first, steps, B_room, &B_pitch);
+        if (scan.C.data) C = read_matrix(scan.C, task, N, first, steps, C_room, &C_pitch);
         for (int64_t i = 0; i < N * TILE; ++i) dB_tile[i] = dC_tile[i] = all(0);
         for (int64_t block = 0; block < task.blocks; ++block) {
             const int64_t channel = task.first + block * LANES, offset = block * N;
             const int64_t used = task.last - channel < LANES ? task.last - channel : LANES;
-            for (int64_t n = 0; n < N; ++n) {
-                const int64_t row = (task.b * N + n) * scan.channels + channel;
-                if (k == tiles - 1)
-                    later[offset + n] = scan.grad_last ? read_row((const REAL*)scan.grad_last + row, used) : all(0);
-                before[n] = read_row((const REAL*)scan.saved + k * scan.batch * N * scan.channels + row, used);
-            }
-            read_steps(scan, task.b, channel, used, first, steps, &tile);
+            if (k == tiles - 1) read_states(rows_of(scan.grad_last, scan, task.b, channel), N, used, later + offset);
+            for (int64_t n = 0; n < N; ++n)
+                before[n] = read_row((const REAL*)scan.saved + ((k * scan.batch + task.b) * N + n) * scan.channels + channel, used);
+            read_steps(scan, task.b, channel, used, first, steps, true, &tile);
             read_tile(scan.grad_out, task.b, channel, used, first, steps, grad.dy);
             vec gate_slope[TILE];  // of the gradient of z: behind the gate times silu'
             if (gated) {
                 read_tile(scan.z, task.b, channel, used, first, steps, tile.z);
+                sigmoid_steps(steps, tile.z, gate_slope);
                 for (int64_t t = 0; t < steps; ++t) {
-                    const vec z = tile.z[t], sigma = sigmoid(z);
+                    const vec z = tile.z[t], sigma = gate_slope[t];
                     gate_slope[t] = grad.dy[t] * sigma * (all(1) + z * (all(1) - sigma));
                     grad.dy[t] *= z * sigma;
                 }
             }
-            for (int64_t t = 0; t < steps; ++t) grad.dx[t] = grad.ds[t] = all(0);
+            prefetch_next(scan, task, block, first, -TILE);
             vec *rate = A + offset, *next = later + offset, *sum = dA + offset;
             int64_t n = 0;
             if (variable && gated) {
                 for (; n + GROUPED <= N; n += GROUPED)
-                    adjoint_states(GROUPED, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B + n, B_pitch, 0,
+                    adjoint_states(GROUPED, n, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B + n, B_pitch, 0,
                                    dB_tile + n * TILE, C + n, C_pitch, 0, dC_tile + n * TILE, true);
             } else if (variable) {
                 for (; n + GROUPED <= N; n += GROUPED)
-                    adjoint_states(GROUPED, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B + n, B_pitch, 0,
+                    adjoint_states(GROUPED, n, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B + n, B_pitch, 0,
                                    dB_tile + n * TILE, C + n, C_pitch, 0, dC_tile + n * TILE, false);
             }
             for (; n < N; ++n)
-                adjoint_states(1, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B ? B + n : 0, B_pitch,
+                adjoint_states(1, n, steps, &tile, &grad, rate + n, before + n, next + n, sum + n, B ? B + n : 0, B_pitch,
                                B ? 0 : B_rows + offset + n, B ? dB_tile + n * TILE : dB_rows + offset + n,
                                C ? C + n : 0, C_pitch, C ? 0 : C_rows + offset + n,
                                C ? dC_tile + n * TILE : dC_rows + offset + n, gated);
@@ -423,36 +521,28 @@ static void backward_task(const Scan& scan, int64_t index, void* heap) {
                 for (int64_t t = 0; t < steps; ++t) tile.y[t] *= gate_slope[t];
                 write_tile(tile.y, scan.dz, task.b, channel, used, first, steps);
             }
-            const vec D = scan.D ? read_row((const REAL*)scan.D + channel, used) : all(0);
             for (int64_t t = 0; t < steps; ++t) {
                 vec ds = grad.ds[t] * all(LN2) + grad.dx[t] * tile.u[t];
-                if (scan.delta_softplus) ds *= sigmoid(tile.p[t]);
+                if (scan.delta_softplus) ds *= tile.slope[t];
                 grad.ds[t] = ds;
                 bias_sum[block] += ds;
                 D_sum[block] += grad.dy[t] * tile.u[t];
-                grad.dx[t] = grad.dx[t] * tile.s[t] + D * grad.dy[t];
+                grad.dx[t] = grad.dx[t] * tile.s[t] + tile.D * grad.dy[t];
             }
             write_tile(grad.ds, scan.ddelta, task.b, channel, used, first, steps);
             write_tile(grad.dx, scan.du, task.b, channel, used, first, steps);
         }
-        const int64_t row = ((task.part * scan.batch + task.b) * scan.groups + task.g) * scan.length + first;
-        for (int64_t t = 0; t < steps; ++t)
-            for (int64_t n = 0; n < N; ++n) {
-                if (B) ((REAL*)scan.dB)[(row + t) * N + n] = sum_of_lanes(dB_tile[n * TILE + t]);
-                if (C) ((REAL*)scan.dC)[(row + t) * N + n] = sum_of_lanes(dC_tile[n * TILE + t]);
-            }
+        if (B) write_sums(dB_tile, scan.dB, task, N, first, steps);
+        if (C) write_sums(dC_tile, scan.dC, task, N, first, steps);
     }
 
     for (int64_t block = 0; block < task.blocks; ++block) {
         const int64_t channel = task.first + block * LANES;
         const int64_t used = task.last - channel < LANES ? task.last - channel : LANES;
-        for (int64_t n = 0; n < N; ++n) {
-            const int64_t row = (task.b * N + n) * scan.channels + channel, i = block * N + n;
-            write_row(dA[i], (REAL*)scan.dA + row, used);
-            write_row(later[i], (REAL*)scan.dinitial + row, used);
-            if (!B) write_row(dB_rows[i], (REAL*)scan.dB + row, used);
-            if (!C) write_row(dC_rows[i], (REAL*)scan.dC + row, used);
-        }
+        write_states(dA + block * N, N, used, rows_of(scan.dA, scan, task.b, channel));
+        write_states(later + block * N, N, used, rows_of(scan.dinitial, scan, task.b, channel));
+        write_states(dB_rows + block * N, N, used, rows_of(scan.dconstant_B, scan, task.b, channel));
+        write_states(dC_rows + block * N, N, used, rows_of(scan.dconstant_C, scan, task.b, channel));
         if (scan.dD) write_row(D_sum[block], (REAL*)scan.dD + task.b * scan.channels + channel, used);
         if (scan.dbias) write_row(bias_sum[block], (REAL*)scan.dbias + task.b * scan.channels + channel, used);
     }
@@ -468,5 +558,6 @@ static int64_t backward_heap(const Scan& scan, int64_t index) {
 #endif
 
 #undef INLINE
+#undef EACH
 #undef LOG2E
 #undef LN2

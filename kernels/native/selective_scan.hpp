@@ -14,10 +14,17 @@ namespace mamba_vision {
 
 constexpr int64_t TILE = 32;  // also the distance of the states that forward keeps for backward
 
-// A tensor (batch, channels, length), or (batch, groups x state, length) for B and C, with strides in elements.
+// A tensor (batch, channels, length) with strides in elements.
 struct Sequence {
     void* data;  // null where an optional tensor is absent
     int64_t batch, channel, step;
+};
+
+// B, C or their gradient, (batch, groups, state, length) with strides in elements. Of gradients there is one for each
+// part of a group's channels, to be added up: `part` is their distance.
+struct Matrix {
+    void* data;  // null where constant
+    int64_t part, batch, group, state, step;
 };
 
 // Everything is float, or everything is double. Sizes and strides in elements; all but sequences are contiguous.
@@ -26,24 +33,25 @@ struct Scan {
     int64_t parts;           // tasks that share a group, from `parts_for`
     int64_t is_double, delta_softplus;
     Sequence u, delta, z;    // z may be absent
-    Sequence B, C;           // (batch, groups x state, length), or absent where constant
+    Matrix B, C;
     const void *A;           // (channels, state)
     const void *constant_B, *constant_C;  // (channels, state), or null
     const void *D, *delta_bias;           // (channels), or null
-    const void *initial;     // (batch, state, channels), or null for zeros
+    const void *initial;     // (batch, channels, state), or null for zeros
     void *saved;             // (tiles, batch, state, channels): states before the tiles; may be null in forward
     // forward writes
     Sequence out;
-    void *last;              // (batch, state, channels), or null
+    void *last;              // (batch, channels, state), or null
     // backward reads
     Sequence grad_out;
-    const void *grad_last;   // (batch, state, channels), or null for zeros
+    const void *grad_last;   // (batch, channels, state), or null for zeros
     // backward writes; dz is present if z is
     Sequence du, ddelta, dz;
-    void *dA;                // (batch, state, channels): a sum over steps
-    void *dB, *dC;           // (parts, batch, groups, length, state): sums over a part's channels; constant: as dA
+    Matrix dB, dC;           // sums over channels
+    void *dA;                // (batch, channels, state): a sum over steps
+    void *dconstant_B, *dconstant_C;  // as dA, where B and C are constant
     void *dD, *dbias;        // (batch, channels), or null
-    void *dinitial;          // (batch, state, channels)
+    void *dinitial;          // (batch, channels, state), or null
 };
 
 // Selective scans of the same tokens along several orders, added: the step of token i along order k is

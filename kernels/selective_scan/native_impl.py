@@ -1,8 +1,12 @@
-"""The selective scan in C++ (kernels/native), for tensors on a CPU; the contract is in kernels/README.md."""
+"""The selective scan in C++ (kernels/native), for tensors on a CPU; the contract is in kernels/README.md.
+
+Where caches are cold, as behind any large operator, a call into PyTorch takes ten times as long as in a loop. There are
+few here: the C++ reads and writes tensors as they lie.
+"""
 
 import torch
 
-from mamba_vision.kernels.native.library import TILE, new_scan, run
+from mamba_vision.kernels.native.library import TILE, parts_and_threads, run
 
 
 def saved_shape(u: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> tuple[int, ...]:
@@ -12,80 +16,85 @@ def saved_shape(u: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tens
 
 def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, out_dtype, keep):
     """Outputs, last state, and the states before the tiles if `keep`; arguments as in kernels/README.md."""
+    sizes, threads, given = _given(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus)
     out = torch.empty_like(u, dtype=out_dtype)
-    last = A.new_empty(u.shape[0], A.shape[1], A.shape[0])
-    saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
-    given = _Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    scan, threads = new_scan(u.shape, A.shape[1], given.groups, A.dtype, delta_softplus)
     written = out if out_dtype == A.dtype else torch.empty_like(u, dtype=A.dtype)
-    scan.fill(**given.tensors, out=written, last=last, saved=saved if keep else None)
-    run(scan, False, threads)
+    last = A.new_empty((u.shape[0], *A.shape))
+    saved = A.new_empty(saved_shape(u, A, B, C) if keep else 0)
+    given["out"], given["last"], given["saved"] = written, last, saved if keep else None
+    run(False, threads, sizes, given)
     if written is not out:
         out.copy_(written)
-    return out, last.transpose(1, 2).contiguous(), saved
+    return out, last, saved
 
 
 def backward(grad_out, grad_last_state, u, delta, A, B, C, D, z, delta_bias, initial_state, saved, delta_softplus):
     """Gradients of all inputs; arguments as in kernels/README.md."""
     if saved.numel() == 0:
         saved = forward(u, delta, A, B, C, None, None, delta_bias, initial_state, delta_softplus, A.dtype, True)[2]
-    batch, (channels, state) = u.shape[0], A.shape
-    given = _Inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    scan, threads = new_scan(u.shape, state, given.groups, A.dtype, delta_softplus)
-    grad_last = None if grad_last_state is None else grad_last_state.transpose(1, 2).contiguous()
+    sizes, threads, given = _given(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus)
+    given["saved"], given["grad_out"] = saved, _cast(grad_out, A.dtype)
+    given["grad_last"] = _contiguous(grad_last_state)
 
-    rows, vector = (batch, state, channels), (batch, channels)
     made = {name: torch.empty_like(t, dtype=A.dtype) for name, t in (("du", u), ("ddelta", delta))}
-    if z is not None:
-        made["dz"] = torch.empty_like(z, dtype=A.dtype)
-    for name, matrix in (("dB", B), ("dC", C)):
-        by_step = (scan.parts, batch, given.groups, u.shape[2], state)
-        made[name] = A.new_empty(rows if matrix.dim() == 2 else by_step)
-    made |= {"dA": A.new_empty(rows), "dinitial": A.new_empty(rows)}
-    made |= {f"d{name}": A.new_empty(vector) for name, p in (("D", D), ("bias", delta_bias)) if p is not None}
-    scan.fill(**given.tensors, **made, saved=saved, grad_out=grad_out.to(A.dtype), grad_last=grad_last)
-    run(scan, True, threads)
+    made["dz"] = None if z is None else torch.empty_like(z, dtype=A.dtype)
+    rows, vector = (u.shape[0], *A.shape), (u.shape[0], len(A))  # a row for each element of the batch
+    made["dA"] = A.new_empty(rows)
+    made["dinitial"] = None if initial_state is None else A.new_empty(rows)
+    made["dD"], made["dbias"] = (None if p is None else A.new_empty(vector) for p in (D, delta_bias))
+    parts = sizes[5]
+    for name, matrix in (("B", B), ("C", C)):
+        if matrix.dim() == 2:
+            made[f"dconstant_{name}"] = A.new_empty(rows)
+        elif parts == 1:
+            made[f"d{name}"] = torch.empty_like(matrix, dtype=A.dtype)
+        else:
+            made[f"d{name}"] = A.new_empty((parts, *matrix.shape))
+    run(True, threads, sizes, given | made)
 
     def matrix_gradient(name, matrix):
         if matrix.dim() == 2:
-            return made[name].sum(0).t().to(matrix.dtype).contiguous()
-        parts = made[name]
-        total = parts[0] if len(parts) == 1 else parts.sum(0)
-        return torch.empty_like(matrix).copy_(total.transpose(2, 3))
+            return _cast(_total(made[f"dconstant_{name}"]), matrix.dtype)
+        found = made[f"d{name}"]
+        return _cast(found, matrix.dtype) if parts == 1 else torch.empty_like(matrix).copy_(found.sum(0))
 
     return (
-        made["du"].to(u.dtype),
-        made["ddelta"].to(delta.dtype),
-        made["dA"].sum(0).t().contiguous(),
-        matrix_gradient("dB", B),
-        matrix_gradient("dC", C),
-        None if D is None else made["dD"].sum(0),
-        None if z is None else made["dz"].to(z.dtype),
-        None if delta_bias is None else made["dbias"].sum(0),
-        None if initial_state is None else made["dinitial"].transpose(1, 2).contiguous(),
+        _cast(made["du"], u.dtype),
+        _cast(made["ddelta"], delta.dtype),
+        _total(made["dA"]),
+        matrix_gradient("B", B),
+        matrix_gradient("C", C),
+        _total(made["dD"]),
+        None if z is None else _cast(made["dz"], z.dtype),
+        _total(made["dbias"]),
+        made["dinitial"],
     )
 
 
-class _Inputs:
-    """The inputs as the library takes them: of the compute dtype, parameters contiguous."""
+def _given(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus):
+    """Sizes, threads and tensors of a scan as the library takes them: of the compute dtype, parameters contiguous."""
+    dtype, state = A.dtype, A.shape[1]
+    groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
+    parts, threads = parts_and_threads(u.shape, state, groups, dtype)
+    tensors = {"u": _cast(u, dtype), "delta": _cast(delta, dtype), "z": _cast(z, dtype)}
+    for name, matrix in (("B", B), ("C", C)):
+        if matrix.dim() == 4:
+            tensors[name] = _cast(matrix, dtype)
+        else:
+            tensors[f"constant_{name}"] = _cast(matrix, dtype).contiguous()
+    for name, parameter in (("A", A), ("D", D), ("delta_bias", delta_bias), ("initial", initial_state)):
+        tensors[name] = _contiguous(parameter)
+    return (*u.shape, state, groups, parts, dtype == torch.float64, delta_softplus), threads, tensors
 
-    def __init__(self, u, delta, A, B, C, D, z, delta_bias, initial_state):
-        self.groups = next((M.shape[1] for M in (B, C) if M.dim() == 4), 1)
-        self.tensors = {name: t if t is None else t.to(A.dtype) for name, t in (("u", u), ("delta", delta), ("z", z))}
-        for name, matrix in (("B", B), ("C", C)):
-            matrix = matrix.to(A.dtype)
-            if matrix.dim() == 2:
-                self.tensors[f"constant_{name}"] = matrix.contiguous()
-            else:
-                self.tensors[name] = _in_rows(matrix)
-        self.tensors |= {"A": A.contiguous(), "D": _contiguous(D), "delta_bias": _contiguous(delta_bias)}
-        self.tensors["initial"] = None if initial_state is None else initial_state.transpose(1, 2).contiguous()
+
+def _cast(t: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return t if t is None or t.dtype == dtype else t.to(dtype)
 
 
 def _contiguous(t: torch.Tensor | None) -> torch.Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def _in_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """B or C (batch, groups, state, length) as (batch, groups x state, length): a view, if its strides allow."""
-    return matrix.flatten(1, 2)
+def _total(rows: torch.Tensor | None) -> torch.Tensor | None:
+    """The sum over the batch."""
+    return rows if rows is None else rows[0] if len(rows) == 1 else rows.sum(0)
