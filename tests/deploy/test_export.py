@@ -98,6 +98,17 @@ def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "m.onnx").read_bytes() == b"what was there before"
 
 
+def test_a_failed_check_names_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_check, "_rounding", lambda found, arrays: 2e-4)
+    found, hows = exportable(Scans()), [(1, (12, 10), 0)]
+    checks = [{"fp32_error": 3e-4, "beyond": 0.001}]
+    plain = onnx_check.explain(found, hows, checks)
+    assert "differ by 0.0003 of the largest output, more than 0.0001, at 0.001 of the values" in plain
+    assert "by 0.0002 between single and double precision, as these weights amplify rounding" in plain
+    found.module.model.stable_sort = True
+    assert "sorts pixels by their likeliest class" in onnx_check.explain(found, hows, checks)
+
+
 def test_verified_at_three_sizes_and_kept_if_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", verify=True, licence="CC0")
     assert len(report.checks) == 9 and len({str(check["inputs"]) for check in report.checks}) == 3
