@@ -12,7 +12,7 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DefaultScope
 
 from mamba_vision.apis.example_inputs import first_convolution
-from mamba_vision.apis.image_files import read_image
+from mamba_vision.apis.image_files import check_sides, read_image
 from mamba_vision.apis.image_model import init_image_model
 from mamba_vision.utils.quiet import quiet_imports
 
@@ -100,6 +100,7 @@ class ImageClassifierInferencer(ImageClassificationInferencer):
                 found.append(result)
                 try:
                     picture = read_image(image, self.channels)
+                    check_sides(picture, result.image)
                     shape = picture.shape[:2]
                     ready.append(self.pipeline(dict(img=picture, img_shape=shape, ori_shape=shape)))
                     pictures.append((result, picture))

@@ -30,6 +30,22 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Pa
     return list(dict.fromkeys(found))
 
 
+LONGEST = 100
+
+
+def check_sides(picture: np.ndarray, name: str) -> None:
+    """Refuse pictures that are all edge: pipelines that enlarge the short side would fill the memory with the long one.
+
+    Raises:
+        ValueError: one side is more than 100 times the other.
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > LONGEST * min(height, width):
+        raise ValueError(
+            f"{name}: {width} x {height} pixels, expected sides of at most {LONGEST}:1; cut it into pieces"
+        )
+
+
 def read_image(image: str | Path | np.ndarray, channels: int = 3) -> np.ndarray:
     """An image as OpenMMLab's pipelines want it: (H, W, channels), colour as BGR.
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mamba_vision.apis.example_inputs import first_convolution
-from mamba_vision.apis.image_files import read_image
+from mamba_vision.apis.image_files import check_sides, read_image
 from mamba_vision.apis.image_model import init_image_model
 from mamba_vision.utils.atomic import atomic_path
 from mamba_vision.utils.quiet import quiet_imports
@@ -89,6 +89,7 @@ class ImageSegmentationInferencer(MMSegInferencer):
             result = SegmentedImage(str(number) if isinstance(image, np.ndarray) else str(image))
             try:
                 picture = read_image(image, self.channels)
+                check_sides(picture, result.image)
                 (data,) = self.preprocess([picture], batch_size=1)
                 (sample,) = self.forward(data)
             except (ValueError, OSError) as error:

@@ -39,10 +39,7 @@ def run_test(cfg: Config, checkpoint: str | Path, options: TestOptions | None = 
     fallback = Path("work_dirs") / Path(cfg.filename or "test").stem
     cfg.work_dir = str(options.work_dir or cfg.get("work_dir") or fallback)
     if options.tta:
-        if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-            raise ValueError(f"--tta: expected tta_model and tta_pipeline in {cfg.filename}")
-        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        augment_test(cfg)
     if options.amp:
         cfg.test_cfg.fp16 = True
     if options.show or options.show_dir is not None:
@@ -65,3 +62,20 @@ def run_test(cfg: Config, checkpoint: str | Path, options: TestOptions | None = 
         model = model.module
     load_published(model, checkpoint)
     return runner.test()
+
+
+def augment_test(cfg: Config) -> None:
+    """Test-time augmentation: as the configuration has it, and a classifier's without: the mean of it and its mirror.
+
+    Raises:
+        ValueError: another model's, that names none.
+    """
+    if cfg.model.type.rpartition(".")[2] == "ImageClassifier":
+        *steps, pack = cfg.test_dataloader.dataset.pipeline
+        flips = [dict(type="mmpretrain.RandomFlip", prob=prob) for prob in (0.0, 1.0)]
+        cfg.setdefault("tta_model", ConfigDict(type="mmpretrain.AverageClsScoreTTA"))
+        cfg.setdefault("tta_pipeline", [*steps, dict(type="mmcv.TestTimeAug", transforms=[flips, [pack]])])
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise ValueError(f"--tta: expected tta_model and tta_pipeline in {cfg.filename}")
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

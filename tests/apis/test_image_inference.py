@@ -101,6 +101,8 @@ def test_classify(images, classifier, tmp_path):
     # the same as MMPretrain's own call, whatever the batch
     own = inferencer(str(images / "a.png"))[0]
     assert own["pred_class"] == results[0].labels[0] and abs(own["pred_score"] - results[0].scores[0]) < 1e-5
+    (thin,) = inferencer.classify([np.zeros((1, 10000, 3), np.uint8)])  # would be enlarged to 256 x 2,560,000
+    assert thin.error == "0: 10000 x 1 pixels, expected sides of at most 100:1; cut it into pieces"
     (array,) = inferencer.classify([read_image(images / "a.png")])
     assert array.image == "0" and array.labels[:2] == results[0].labels and len(array.labels) == 5
 

@@ -7,7 +7,7 @@ from mmengine import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
-from mamba_vision.apis.testing import run_test
+from mamba_vision.apis.testing import TestOptions, run_test
 from mamba_vision.checkpoints import CheckpointError
 from mamba_vision.datasets.scenes import CLASSES
 
@@ -62,8 +62,13 @@ def test_published_file(config, tmp_path):
         for name, value in model.state_dict().items()
     }
     torch.save({"model": published}, tmp_path / "vssm.pth")
+    mirrored = config.copy()
     metrics = run_test(config, tmp_path / "vssm.pth")
     assert metrics["accuracy/top1"] == pytest.approx(100 / 21, rel=1e-4)
+    metrics = run_test(mirrored, tmp_path / "vssm.pth", TestOptions(tta=True))  # a classifier needs no more in its file
+    assert metrics["accuracy/top1"] == pytest.approx(100 / 21, rel=1e-4)
+    flips, (pack,) = mirrored.test_dataloader.dataset.pipeline[-1].transforms
+    assert [flip.prob for flip in flips] == [0.0, 1.0] and pack.type == "PackInputs"
 
 
 def test_file_of_another_network(config, tmp_path):

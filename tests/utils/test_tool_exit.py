@@ -32,6 +32,18 @@ def test_what_a_user_can_mend_is_told_in_a_line(error, status, said, capsys, mon
     assert said in found and "Traceback" not in found
 
 
+def test_what_data_sets_assert_is_told_in_a_line(tmp_path, capsys, monkeypatch) -> None:
+    from mmpretrain.datasets import ImageNet
+
+    monkeypatch.delenv("MAMBA_VISION_TRACEBACK", raising=False)
+    (tmp_path / "train" / "n01440764").mkdir(parents=True)
+    (tmp_path / "train" / "n01440764" / "fish.JPEG").touch()
+    assert run_tool(lambda: ImageNet(str(tmp_path), split="train")) == 1
+    assert "error: The number of subfolders (1) doesn't match" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        run_tool(raising(AssertionError("a bug")))
+
+
 def test_bugs_and_asked_for_tracebacks_come_through(monkeypatch) -> None:
     with pytest.raises(RuntimeError):
         run_tool(raising(RuntimeError("a bug")))
