@@ -5,6 +5,7 @@ gets later. Scans are segmented by all folds together (volume_cascade).
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,9 +73,8 @@ def _fold_folders(lowres: Path, folds: Sequence[int]) -> dict[int, Path]:
         except FileNotFoundError:
             missing.append(fold)
     if missing:
-        commands = "".join(
-            f"\n  {command('tools/train.py', lowres / 'config.py', '--fold', str(fold))}" for fold in missing
-        )
+        config = Path(os.path.normpath(lowres)) / "config.py"  # not W/3d_cascade_fullres/../3d_lowres
+        commands = "".join(f"\n  {command('tools/train.py', config, '--fold', str(fold))}" for fold in missing)
         raise ValueError(f"{lowres}: no trained model of fold {', '.join(map(str, missing))}. Train first:{commands}")
     return places
 

@@ -32,8 +32,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename is not None and Path(str(error.filename)) == temporary:
+        if error.errno and (error.filename is None or Path(str(error.filename)) == temporary):  # None: a full disk
             raise type(error)(error.errno, error.strerror, str(path)) from error
+        if type(error) is OSError and not error.errno:  # NumPy's words for a full disk name no file
+            raise OSError(f"{path}: {error}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -138,10 +138,11 @@ def make_plans(
         elif full is None:
             raise ValueError(f"configurations: {name} wants volumes; the data are single slices: choose 2d")
         elif name != "3d_fullres" and low is None:
+            share = np.prod(full.patch_size) / median.prod()
             raise ValueError(
-                f"configurations: {name} is not for these data: the patch {_by(full.patch_size)} is "
-                f"{np.prod(full.patch_size) / median.prod():.0%} of the median case, and a low resolution is planned "
-                f"below {_LOWRES_BELOW:.0%} only"
+                f"configurations: {name} is not for these data: the patch {_by(full.patch_size)} is {share:.0%} of the "
+                f"median case; expected below {_LOWRES_BELOW:.0%}, and so much that the low resolution has "
+                f"1/{_LEAST_SHRINK} of the voxels or fewer (a smaller --patch-size)"
             )
         else:
             plans[name] = {"3d_fullres": full, "3d_lowres": low}.get(name) or cascade_plan(full, scheme)

@@ -63,3 +63,8 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path, monkeypa
     monkeypatch.setattr("mamba_vision.utils.atomic.tempfile.TemporaryFile", full)
     with pytest.raises(OSError, match=r"new: no file can be written to this folder \(No space left on device\)"):
         writable_folder(tmp_path / "new")
+
+
+def test_a_disk_that_gets_full_names_the_target(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*mask\.nii"), atomic_path(tmp_path / "mask.nii"):
+        raise OSError(28, "No space left on device")
