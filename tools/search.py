@@ -57,7 +57,7 @@ def main() -> int:
 
         from mamba_vision.apis.config_loading import parse_options
         from mamba_vision.apis.direction_search import search, search_result
-        from mamba_vision.apis.training import TrainOptions
+        from mamba_vision.apis.training_options import TrainOptions
         from mamba_vision.engine import TrainingDivergedError, TrainingInterrupted
         from mamba_vision.engine.hooks.direction_search import CURVES, HEAT_MAP, weights_table
         from mamba_vision.utils.wording import command, shown

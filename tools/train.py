@@ -68,8 +68,9 @@ def main() -> int:
     with quiet_imports():
         from mamba_vision.apis.config_loading import parse_options
         from mamba_vision.apis.memory_advice import OutOfMemoryError
-        from mamba_vision.apis.training import TrainOptions, train
+        from mamba_vision.apis.training import train
         from mamba_vision.apis.training_folder import closing_lines
+        from mamba_vision.apis.training_options import TrainOptions
         from mamba_vision.engine import TrainingDivergedError, TrainingInterrupted
     options = TrainOptions(
         work_dir=args.work_dir,

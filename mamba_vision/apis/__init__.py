@@ -35,7 +35,7 @@ __getattr__ = lazy_names(
     {
         "ImageClassifierInferencer": "mamba_vision.apis.classification",
         "ImageSegmentationInferencer": "mamba_vision.apis.image_segmentation",
-        "TrainOptions": "mamba_vision.apis.training",
+        "TrainOptions": "mamba_vision.apis.training_options",
         "VolumeEnsemble": "mamba_vision.apis.volume_ensemble",
         "VolumeInferencer": "mamba_vision.apis.volume_inferencer",
         "VolumeResult": "mamba_vision.apis.volume_result",

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mamba_vision.apis.config_check import check_config
 from mamba_vision.apis.config_loading import load_config
-from mamba_vision.apis.training import TrainOptions, configure, run_training
+from mamba_vision.apis.training import run_training
+from mamba_vision.apis.training_options import TrainOptions, configure
 from mamba_vision.checkpoints import load_file
 from mamba_vision.checkpoints.state_dicts import find_state_dict
 from mamba_vision.engine import DirectionSearchHook

@@ -5,8 +5,9 @@ import torch
 from miniature import SHORT, make_work_dir
 from mmengine.config import Config
 
-from mamba_vision.apis.training import TrainOptions, configure, is_first_process, join_processes, train, use_amp
+from mamba_vision.apis.training import is_first_process, join_processes, train
 from mamba_vision.apis.training_folder import set_aside
+from mamba_vision.apis.training_options import TrainOptions, configure, use_amp
 from mamba_vision.checkpoints import load_file
 
 

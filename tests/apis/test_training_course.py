@@ -9,7 +9,8 @@ from miniature import make_work_dir, unformatted
 from mmengine.config import Config
 
 from mamba_vision.apis.memory_advice import OutOfMemoryError, is_out_of_memory, out_of_memory, smaller_patch
-from mamba_vision.apis.training import TrainOptions, configure, train
+from mamba_vision.apis.training import train
+from mamba_vision.apis.training_options import TrainOptions, configure
 from mamba_vision.engine import TrainingDivergedError, TrainingInterrupted
 from mamba_vision.models.networks import UMamba
 from mamba_vision.volumes.cache import load_case
@@ -108,7 +109,7 @@ def test_a_smaller_patch_is_what_the_network_divides():
 def test_tensorboard_is_written_where_it_is_installed(config, monkeypatch):
     kinds = [one.type for one in configure(config, TrainOptions()).visualizer.vis_backends]
     assert kinds == ["LocalVisBackend", "TensorboardVisBackend"]
-    monkeypatch.setattr("mamba_vision.apis.training.find_spec", lambda name: None)
+    monkeypatch.setattr("mamba_vision.apis.training_options.find_spec", lambda name: None)
     assert len(configure(config, TrainOptions()).visualizer.vis_backends) == 1
 
 

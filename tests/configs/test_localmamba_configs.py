@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.direction_search import found_config, recipe_config, supernet_layout
-from mamba_vision.apis.training import TrainOptions
+from mamba_vision.apis.training_options import TrainOptions
 from mamba_vision.models.backbones import local_vim, local_vmamba
 from mamba_vision.models.mixers.direction_merge import DirectionMerge
 from mamba_vision.utils import project_folder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mamba_vision.apis.training import TrainOptions, configure
+from mamba_vision.apis.training_options import TrainOptions, configure
 from mamba_vision.engine import CudaGraphHook
 from mamba_vision.utils import project_folder
 

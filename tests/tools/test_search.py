@@ -14,7 +14,8 @@ from rich.console import Console
 
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.direction_search import checkpoint_weights, search, search_result
-from mamba_vision.apis.training import TrainOptions, train
+from mamba_vision.apis.training import train
+from mamba_vision.apis.training_options import TrainOptions
 from mamba_vision.engine.hooks.direction_search import weights_table
 from mamba_vision.models.backbones import LocalVim, LocalVMamba
 from mamba_vision.models.mixers.direction_merge import direction_weights
