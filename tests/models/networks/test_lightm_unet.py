@@ -35,6 +35,8 @@ def test_block_parity(golden, name: str) -> None:
 
 def from_case(case) -> LightMUNet:
     kwargs = {"in_channels": 1, "out_channels": 2, "init_filters": 8, **case.source["kwargs"]}  # published defaults
+    if kwargs.pop("norm_name", ""):  # an older way to say it, which knows one name
+        kwargs["norm"] = ("group", {"num_groups": kwargs.pop("num_groups", 8)})
     model = LightMUNet(num_classes=kwargs.pop("out_channels"), **kwargs)
     load_published(model, {"network_weights": case.state_dict(), "_best_ema": 0.9})
     assert sum(p.numel() for p in model.parameters()) == case.parameters
