@@ -5,7 +5,7 @@ import pytest
 
 from mamba_vision.volumes import Fingerprint, Plan, VolumeError, make_plan
 from mamba_vision.volumes.fingerprint import CaseFingerprint, Intensities
-from mamba_vision.volumes.planning import PRESETS
+from mamba_vision.volumes.planning import PRESETS, make_plans
 from mamba_vision.volumes.topology import (
     Topology,
     feature_widths,
@@ -188,3 +188,11 @@ def test_a_damaged_plan_is_refused(tmp_path, plan):
         (tmp_path / "plan.json").write_text(text)
         with pytest.raises(VolumeError, match=match):
             Plan.load(tmp_path / "plan.json")
+
+
+def test_why_there_is_no_low_resolution_is_said():
+    data = fingerprint([(28, 32, 24)] * 5, [(3, 3, 3)] * 5)
+    with pytest.raises(
+        ValueError, match=r"3d_lowres is not for .* is 19% of .* 1/2 of the voxels"
+    ):
+        make_plans(data, "d", ["MR"], TISSUE, configurations=["3d_fullres", "3d_lowres"], patch_size=(16, 16, 16))
