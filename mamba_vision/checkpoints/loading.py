@@ -8,6 +8,7 @@ import argparse
 import pathlib
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,19 @@ from mmengine.logging import HistoryBuffer
 from mamba_vision.checkpoints.errors import CheckpointError
 
 _STATISTICS = ("min", "max", "current", "mean")
+# Configurations that trainers save beside the weights (VMamba's with yacs, ZigMa's with OmegaConf), and what they name.
+_SETTINGS = (
+    "yacs.config.CfgNode",
+    "easydict.EasyDict",
+    "addict.addict.Dict",
+    "mmengine.config.config.ConfigDict",
+    *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
+    "typing.Any",
+    "collections.defaultdict",
+    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "str", "int", "float", "bool")),
+)
 
 
 def _history_method(owner: Any, name: str) -> Callable:
@@ -29,6 +43,13 @@ def _history_method(owner: Any, name: str) -> Callable:
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise UnpicklingError(f"Unsupported global: GLOBAL builtins.getattr of {name!r} was not an allowed global")
     return getattr(HistoryBuffer, name)
+
+
+class _Settings:
+    """What stands in for a trainer's configuration: a plain dictionary; its own class is neither needed nor run."""
+
+    def __new__(cls, *_: Any) -> OrderedDict:
+        return OrderedDict()
 
 
 def _numeric_dtype(code: str, *flags: bool) -> np.dtype:
@@ -51,6 +72,7 @@ def _allowed() -> tuple:
         (_numeric_dtype, "numpy.dtype"),
         *(type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSU"),
     ]
+    allowed += [(_Settings, name) for name in _SETTINGS]
     # NumPy 2 renamed numpy.core: files written by either version are read under either.
     rebuild, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     for package in ("numpy.core", "numpy._core"):

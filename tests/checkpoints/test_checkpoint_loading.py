@@ -3,7 +3,11 @@
 import argparse
 import io
 import pickle
+import sys
+import types
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +54,26 @@ def test_what_trainers_keep_beside_the_weights(tmp_path: Path) -> None:
     assert loaded["float32"] == np.float32(0.5) and loaded["array"].dtype == np.int16
     assert loaded["args"].lr == 0.1 and str(loaded["args"].output) == "runs/a"
     assert loaded["nested"] == kept["nested"] and loaded["text"].tolist() == ["a", "bc"]
+
+
+@pytest.mark.parametrize("name", ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig"])
+def test_configurations_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """VMamba's and ZigMa's trainers keep theirs: read without their packages, and without their classes' code."""
+    package, _, kind = name.rpartition(".")
+    bases = (dict,) if "yacs" in name else ()
+    config = type(kind, bases, {"__module__": package, "__setstate__": lambda *_: pytest.fail("ran")})
+    for module in (package.partition(".")[0], package):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    setattr(sys.modules[package], kind, config)
+    made = config()
+    made.__dict__.update(_content={"lr": 0.1}, _types=Any, _cache=defaultdict(dict, a=1))
+    if bases:
+        made.update(LR=0.1, MODEL=config(NAME="tiny"))
+    torch.save({"model": STATE, "config": made}, tmp_path / "a.pth")
+    monkeypatch.undo()
+    loaded = load_file(tmp_path / "a.pth")
+    assert torch.equal(loaded["model"]["weight"], STATE["weight"])
+    assert dict(loaded["config"]) == ({"LR": 0.1, "MODEL": {"NAME": "tiny"}} if bases else {})
 
 
 def test_history_of_older_mmengine(tmp_path: Path) -> None:
