@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mamba_vision.apis.volume_model import choose_device, find_checkpoint
+from mamba_vision.apis.volume_model import choose_device, find_checkpoint, half_dtype
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.registry import MODELS
 
@@ -110,10 +110,9 @@ def recognize(published: Sequence[Published], state: dict[str, Tensor]) -> tuple
 
 
 def half_precision(model: nn.Module, enabled: bool) -> torch.autocast:
-    """Context in which the model computes in bfloat16 (float16 on GPUs without it), if `enabled`."""
-    device = next(model.parameters()).device.type
-    dtype = torch.float16 if device == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-    return torch.autocast(device, dtype=dtype, enabled=enabled)
+    """Context in which the model computes in half precision (`half_dtype`), if `enabled`."""
+    device = next(model.parameters()).device
+    return torch.autocast(device.type, dtype=half_dtype(device), enabled=enabled)
 
 
 def _named(published: Sequence[Published], arch: str) -> tuple[Published, str]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
+from mamba_vision.apis.pixel_model import half_precision
 from mamba_vision.datasets.prompt_images import check_inside, parse_prompts, read_rgb
 from mamba_vision.datasets.prompt_simulation import Prompts, box_of
 from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
@@ -98,7 +99,7 @@ class PromptPredictor:
         small = array if self.model.resize is None else self.model.resize.transform({"image": array})["image"]
         inputs = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)
         data = self.model.data_preprocessor({"inputs": [inputs]})
-        with self._precision():
+        with half_precision(self.model, self.amp):
             self._features = self.model.network.encode(data["inputs"])
         self.image, self._size = array, small.shape[:2]
         return self
@@ -124,15 +125,10 @@ class PromptPredictor:
             boxes=torch.from_numpy(scaled.boxes), points=torch.from_numpy(scaled.points),
             labels=torch.from_numpy(scaled.labels),
         )  # fmt: skip
-        with self._precision():
+        with half_precision(self.model, self.amp):
             found = self.model.probabilities(self._features, [sample], self._size)
         probability = F.interpolate(found, (rows, columns), mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
         return PromptResult(self.image, probability >= self.model.threshold, probability, prompts)
-
-    def _precision(self) -> torch.autocast:
-        device = next(self.model.parameters()).device.type
-        half = torch.float16 if device == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-        return torch.autocast(device, dtype=half, enabled=self.amp)
 
 
 def segment_with_prompts(

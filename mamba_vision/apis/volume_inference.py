@@ -20,6 +20,7 @@ from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, sliding_windo
 from mamba_vision.apis.volume_cascade import add_previous, low_resolution
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble, ensemble_predictor
 from mamba_vision.apis.volume_inputs import Scan, check_channels, to_volume
+from mamba_vision.apis.volume_model import half_dtype
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.utils.scratch_array import choose_scratch
 from mamba_vision.volumes.components import KeepLargest, apply_steps, load_steps, steps_as_json
@@ -132,18 +133,10 @@ def inference_volume(
     """
     ensemble = as_ensemble(model)
     options = InferenceOptions(
-        tta,
-        overlap,
-        max_memory,
-        amp,
-        labels,
-        probabilities,
-        batch_size,
-        buffer,
-        postprocessing,
-        keep_largest,
-        uncertainty,
-    )
+        tta=tta, overlap=overlap, max_memory=max_memory, amp=amp, labels=labels, probabilities=probabilities,
+        batch_size=batch_size, buffer=buffer, postprocessing=postprocessing, keep_largest=keep_largest,
+        uncertainty=uncertainty,
+    )  # fmt: skip
     choose_labels(ensemble.labels, options.labels)
     choose_steps(ensemble, options)
     prepared = prepare_scan(ensemble, scan, series, progress)
@@ -194,7 +187,7 @@ def segment_prepared(
             case = _with_low_resolution(case, plan, models[0], prepared, options, scratch)
         first = sum(len(before) for before in ensemble.configurations[:number])
         predict = ensemble_predictor(
-            models, axes[first : first + len(models)], _half(ensemble.device) if options.amp else None
+            models, axes[first : first + len(models)], half_dtype(ensemble.device) if options.amp else None
         )
         with torch.no_grad(), sliding_window_logits(
             case.image, predict, plan.patch_size, plan.num_outputs, overlap=options.overlap, device=ensemble.device,
@@ -319,10 +312,6 @@ class _Clock:
 
 def _silent(stage: str, done: int, total: int) -> None:
     pass
-
-
-def _half(device: torch.device) -> torch.dtype:
-    return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
 
 
 def _case_name(scan: Any, volume: Volume) -> str:

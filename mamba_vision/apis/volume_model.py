@@ -84,10 +84,16 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except Exception as error:
+    except Exception as error:  # each backend of PyTorch has errors of its own for devices that are not there
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: {str(device)!r} cannot be used here ({reason})") from error
     return chosen
+
+
+def half_dtype(device: torch.device) -> torch.dtype:
+    """What is computed in at half precision: bfloat16, or float16 on GPUs that could only emulate it."""
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if emulated else torch.bfloat16
 
 
 def find_checkpoint(folder: Path | None) -> Path:
