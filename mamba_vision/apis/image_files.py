@@ -30,7 +30,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Pa
     return list(dict.fromkeys(found))
 
 
-LONGEST = 100
+LONGEST = 100  # times the short side
 
 
 def check_sides(picture: np.ndarray, name: str) -> None:

@@ -114,6 +114,9 @@ class ImageSegmentationInferencer(MMSegInferencer):
 
     def _overlay(self, picture: np.ndarray, sample, opacity: float) -> np.ndarray:
         rgb = np.ascontiguousarray(picture[..., ::-1] if picture.shape[2] == 3 else picture[..., :1].repeat(3, 2))
+        if rgb.shape[:2] == (1, 1):  # MMSegmentation's drawing takes the mask of one pixel for a number
+            colour = np.array(self._ready.dataset_meta["palette"][int(sample.pred_sem_seg.data)])
+            return (rgb * (1 - opacity) + colour * opacity).astype(np.uint8)
         classes = self.classes or [str(n) for n in range(self._ready.decode_head.num_classes)]
         self.visualizer.dataset_meta = dict(classes=classes, palette=self._ready.dataset_meta["palette"])
         self.visualizer.alpha = opacity

@@ -174,6 +174,9 @@ def test_segment(images, segmentor):
             assert result.mask.shape == size[::-1] and result.mask.dtype == np.uint8
             assert result.overlay.shape == (*result.mask.shape, 3)
             assert sum(result.shares.values()) == pytest.approx(1) and set(result.shares) <= set(inferencer.classes)
+    one, thin = inferencer.segment([np.zeros((1, 1, 3), np.uint8), np.zeros((1, 999, 3), np.uint8)], overlay=True)
+    palette = inferencer._ready.dataset_meta["palette"]
+    assert one.overlay[0, 0].tolist() == [value // 2 for value in palette[one.mask.item()]] and "100:1" in thin.error
     # MMSegmentation's own call gives the same mask
     own = inferencer(str(images / "a.png"))["predictions"]
     np.testing.assert_array_equal(own, results[0].mask)
