@@ -12,6 +12,7 @@ from mamba_vision.utils.atomic import atomic_path
 from mamba_vision.visualization.volumes import label_colour
 
 _BINS = 80
+_LINEAR_ML = 0.1  # below it the axis of volumes is linear, down to 0
 _AXES = ("left-right", "back-front", "down-up")
 
 
@@ -46,7 +47,10 @@ def dataset_overview_figure(
         colours = ["#d62728" if number in odd else label_colour(place) for number in range(len(found))]
         ml.scatter(place + jitter, found, s=14, c=colours, alpha=0.7)
     ml.set_xticks(range(1, len(volumes) + 1), list(volumes), rotation=30, ha="right")
-    ml.set_yscale("symlog", linthresh=0.1)
+    ml.set_yscale("symlog", linthresh=_LINEAR_ML)
+    largest = max((max(found, default=0) for found in volumes.values()), default=0)
+    ml.set_ylim(0, 1.3 * max(largest, _LINEAR_ML))  # two powers of ten at least, which are what carries numbers
+    ml.yaxis.set_major_formatter("{x:g}")
     ml.set_title("volume of each label (ml)")
     _histograms(values, intensities, odd)
     for panel in (sizes, shape, ml, values):

@@ -19,3 +19,11 @@ def test_all_cases_are_in_it_and_the_odd_ones_have_names(tmp_path):
 
 def test_equal_intensities_make_no_trouble():
     dataset_overview_figure(["a"], np.ones((1, 3)), np.full((1, 3), 9), {"x": [1.0]}, [np.zeros(10)])
+
+
+def test_volumes_that_lie_close_together_have_numbers_beside_them():
+    one = (np.ones((2, 3)), np.full((2, 3), 9))
+    figure = dataset_overview_figure(["a", "b"], *one, {"x": [0.5, 0.6]}, [np.zeros(10)] * 2)
+    ticks = figure.axes[2].get_yticks()
+    low, high = figure.axes[2].get_ylim()
+    assert sum(low <= tick <= high for tick in ticks) >= 2
