@@ -61,7 +61,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         print(f"{args.out} was not written", file=sys.stderr)
-        return 1
+        return 2
     if args.checkpoint is None and not Path(args.model).is_dir():
         print("note: no checkpoint was given, so the weights are as initialized: of use to measure speed alone")
     for one in (report.lowres, report):
@@ -69,12 +69,13 @@ def main() -> int:
             describe(one)
     if args.benchmark:
         from mamba_vision.utils.memory import format_size
+        from mamba_vision.utils.wording import count
 
         figures = benchmark(found, report.path, report.size)
         by = " x ".join(map(str, figures["size"]))
         print(
-            f"one input of {by}, {figures['threads']} threads: ONNX Runtime {figures['onnx_ms']:.4g} ms, PyTorch "
-            f"{figures['torch_ms']:.4g} ms; peak memory of a process that runs the file: "
+            f"one input of {by}, {count(figures['threads'], 'thread')}: ONNX Runtime {figures['onnx_ms']:.4g} ms, "
+            f"PyTorch {figures['torch_ms']:.4g} ms; peak memory of a process that runs the file: "
             f"{format_size(figures['peak_memory_bytes'])}"
         )
     from mamba_vision.deploy.metadata import VERBS

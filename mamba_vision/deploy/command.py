@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(model, args)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2  # 1: of several inputs, some failed
 
 
 def _parser() -> argparse.ArgumentParser:

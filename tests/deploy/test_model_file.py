@@ -72,7 +72,7 @@ def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ModelFileError, match=rf"bad.onnx: .*{message}"):
         ModelFile(tmp_path / "bad.onnx")
     run = deploy("classify", tmp_path / "bad.onnx", tmp_path / "x.png")
-    assert run.returncode == 1 and run.stderr.startswith("error: ") and "Traceback" not in run.stderr
+    assert run.returncode == 2 and run.stderr.startswith("error: ") and "Traceback" not in run.stderr
 
 
 def test_every_cut_is_noticed(tmp_path: Path) -> None:
