@@ -9,7 +9,7 @@ from mamba_vision.checkpoints.errors import CheckpointError
 
 # nnU-Net; MMEngine, Lightning, LocalMamba; Vim, VMamba, ZigMa; BasicSR; accelerate and DataParallel
 WEIGHTS = ("network_weights", "state_dict", "model_state_dict", "model", "net", "params", "weights", "module")
-# The moving average, where it is stored beside the weights. (MMEngine stores it as the state dict itself.)
+# The moving average, where it is stored beside the weights.
 AVERAGES = ("model_ema", "ema_model", "ema", "state_dict_ema", "params_ema", "ema_weights")
 # What wrappers put before every name: distributed training, torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
@@ -27,7 +27,7 @@ def find_state_dict(checkpoint: Mapping[str, Any], ema: bool = False, source: st
         CheckpointError: there are no weights, or no average where `ema` asks for one.
     """
     inner: Mapping[str, Any] = checkpoint
-    if ema:
+    if ema and "ema_state_dict" not in checkpoint:  # MMEngine swaps the two: there the state dict is the average
         key = next((name for name in AVERAGES if isinstance(checkpoint.get(name), Mapping)), None)
         if key is None:
             raise CheckpointError(

@@ -47,6 +47,14 @@ def test_moving_average_by_option(key: str) -> None:
     assert find_state_dict(checkpoint, ema=True)["a.weight"].sum() == 10
 
 
+def test_mmengine_saves_the_average_as_the_weights() -> None:
+    mmengine = {
+        "state_dict": {"a": torch.ones(1)},
+        "ema_state_dict": {"module.a": torch.zeros(1), "steps": torch.ones(1)},
+    }
+    assert find_state_dict(mmengine, ema=True)["a"] == find_state_dict(mmengine)["a"] == 1  # swapped as it is saved
+
+
 def test_nothing_found_says_what_was() -> None:
     with pytest.raises(CheckpointError, match=r"run\.pth holds no state dict: found epoch, optimizer"):
         find_state_dict({"epoch": 1, "optimizer": {"lr": 0.1}}, source="run.pth")
