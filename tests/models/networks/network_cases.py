@@ -1,8 +1,10 @@
 """What the parity tests of networks share."""
 
 import re
+from collections.abc import Callable
 
 import pytest
+import torch
 from recorded import recorded
 from torch import Tensor, nn
 
@@ -26,3 +28,12 @@ def marked(system: str, *classes: str, without: tuple[str, ...] = (), slow: tupl
     """As `recorded`, some marked as slow."""
     names = recorded(system, *classes, without=without)
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+def compare(case, run: Callable) -> None:
+    """The outputs of `run(case)`, a network and what it gave, and the gradients if the case has some."""
+    with torch.set_grad_enabled(bool(case.gradients)):
+        model, outputs = run(case)
+        if case.gradients:
+            case.loss(**outputs).backward()
+    case.check(recorded_gradients(model, case), **outputs)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_cases import marked, recorded_gradients
+from network_cases import compare, marked, recorded_gradients
 from recorded import recorded
 from torch import Tensor, nn
 
@@ -152,13 +152,7 @@ def run(case) -> tuple[FusionMamba, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("name", marked("fusionmamba", "U2Net", without=("test.test",), slow=("net_wv3_test256",)))
 def test_network_parity(golden, name: str) -> None:
-    case = golden(f"fusionmamba/{name}")
-    with torch.set_grad_enabled(bool(case.gradients)):
-        model, outputs = run(case)
-    if case.gradients:
-        check(model, case, **outputs)
-    else:
-        case.check(**outputs)
+    compare(golden(f"fusionmamba/{name}"), run)
 
 
 def test_published_sizes() -> None:

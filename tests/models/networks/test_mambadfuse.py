@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from network_cases import grid_of, marked, recorded_gradients
+from network_cases import compare, grid_of, marked, recorded_gradients
 from recorded import recorded
 from torch import Tensor, nn
 
@@ -83,13 +83,7 @@ def run(case) -> tuple[MambaDFuse, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("name", marked("mambadfuse", "MambaDFuse", without=("test_MambaD",), slow=("net_vif_128",)))
 def test_network_parity(golden, name: str) -> None:
-    case = golden(f"mambadfuse/{name}")
-    with torch.set_grad_enabled(bool(case.gradients)):
-        model, outputs = run(case)
-    if case.gradients:
-        check(model, case, **outputs)
-    else:
-        case.check(**outputs)
+    compare(golden(f"mambadfuse/{name}"), run)
 
 
 def test_published_sizes() -> None:
