@@ -106,7 +106,10 @@ def recognize(published: Sequence[Published], state: dict[str, Tensor]) -> tuple
             f"weights of a {one.network} with {count} parameters, which is none of the published variants ({known}); "
             "give the configuration that they were trained with"
         )
-    raise CheckpointError(f"weights of an unknown network: the first name is {names[0] if names else 'missing'!r}")
+    raise CheckpointError(
+        f"weights of an unknown network: the first name is {names[0] if names else 'missing'!r}, expected those of "
+        f"{', '.join(one.network for one in published)}; give the configuration that they were trained with"
+    )
 
 
 def half_precision(model: nn.Module, enabled: bool) -> torch.autocast:

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         sides = field_sides(fields[name])
         notes[name] = ", ".join(f"{share:.0%}: {100 * part:.1f}" for share, part in sides.items())
         print(f"{name}: part of the image that holds the share, in percent: {notes[name]}")
-    fields_figure(fields, args.out, {name: f"% of area holding {note}" for name, note in notes.items()})
+    fields_figure(fields, args.out, {name: f"% of area holding\n{note}" for name, note in notes.items()})
     print(f"written: {args.out}")
     return 0
 
