@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mamba_vision.deploy import norm_function, ordered_function
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
+from mamba_vision.deploy.simplify import simplify
 from mamba_vision.kernels.ordered_scan.exported import OrderWatch, told_of_orders
 
 SCAN = torch.ops.mamba_vision.selective_scan.default
@@ -83,9 +84,10 @@ def to_onnx(
         # Attention as products here and above: fused kernels lay out results as ONNX's do not, and views of them fail.
         with sdpa_kernel(SDPBackend.MATH), _quietly():
             exported = torch.onnx.export(
-                program, dynamo=True, custom_translation_table=table, opset_version=opset, verbose=False,
-                input_names=list(input_names), output_names=list(output_names),
+                program, dynamo=True, custom_translation_table=table, opset_version=opset, optimize=False,
+                verbose=False, input_names=list(input_names), output_names=list(output_names),
             )  # fmt: skip
+            simplify(exported.model)
     except Exception as error:
         raise ExportError(f"cannot be written as ONNX: {_reason(error)}") from error
     model = exported.model_proto
