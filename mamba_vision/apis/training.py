@@ -25,7 +25,7 @@ from mamba_vision.apis.preparation import prepare_volumes
 from mamba_vision.apis.training_folder import set_aside
 from mamba_vision.apis.training_options import TrainOptions, configure, is_sharded
 from mamba_vision.checkpoints import install_safe_loading
-from mamba_vision.engine import ProgressHook
+from mamba_vision.engine import InterruptHook, ProgressHook
 from mamba_vision.engine.hooks.checkpoint import POINTER
 from mamba_vision.kernels import backend_for
 from mamba_vision.utils.folder_lock import folder_lock
@@ -100,7 +100,7 @@ def _run_training(cfg: Config, options: TrainOptions) -> Runner:
         raise
     finally:
         for hook in runner.hooks:
-            if isinstance(hook, ProgressHook):
+            if isinstance(hook, InterruptHook | ProgressHook):
                 hook.close()
         leave_processes()
     return runner

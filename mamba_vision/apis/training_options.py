@@ -52,9 +52,7 @@ def configure(config: str | Path, options: TrainOptions) -> Config:
         _resume(cfg, options.resume)
     if cfg.get("resume") and not is_sharded(cfg):
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), _hook("ScheduleChangeHook", extend=options.extend)]
-    if options.max_hours is not None:
-        others = [hook for hook in cfg.get("custom_hooks") or [] if not str(hook.get("type")).endswith("InterruptHook")]
-        cfg.custom_hooks = [*others, _hook("InterruptHook", max_hours=options.max_hours)]
+    use_interruption(cfg, options.max_hours)
     if options.cuda_graph:
         if not torch.cuda.is_available():
             raise ValueError("--cuda-graph: found no CUDA GPU, which is what replays CUDA graphs")
@@ -114,6 +112,14 @@ def use_atomic_checkpoints(cfg: Config) -> None:
         hook.type = "mamba_vision.AtomicCheckpointHook"
 
 
+def use_interruption(cfg: Config, max_hours: float | None = None) -> None:
+    """Ctrl-C, SIGTERM and the limit of time save what is trained, also in recipes that list hooks of their own."""
+    hooks = cfg.get("custom_hooks") or []
+    others = [hook for hook in hooks if not _name(hook).endswith("InterruptHook")]
+    if max_hours is not None or len(others) == len(hooks):
+        cfg.custom_hooks = [*others, _hook("InterruptHook", max_hours=max_hours)]
+
+
 def use_tensorboard(cfg: Config) -> None:
     """Write for TensorBoard too, if it is installed and the configuration says nothing of it."""
     backends = cfg.get("visualizer", {}).get("vis_backends")
@@ -124,6 +130,12 @@ def use_tensorboard(cfg: Config) -> None:
 
 def _hook(kind: str, **arguments: Any) -> ConfigDict:
     return ConfigDict(type=f"mamba_vision.{kind}", **arguments)
+
+
+def _name(hook: ConfigDict) -> str:
+    """Of its class, which a configuration may also hold itself."""
+    kind = hook.get("type")
+    return getattr(kind, "__name__", str(kind))
 
 
 def use_amp(cfg: Config) -> None:

@@ -1,17 +1,21 @@
 """Training options of classifiers and segmentors on tiny data: each takes its step, and does what it says."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mamba_vision.apis.image_model import build_from_config
 from mamba_vision.apis.training import train
+from mamba_vision.engine import TrainingInterrupted
+from mamba_vision.registry import HOOKS
 from mamba_vision.utils.paths import project_folder
 
 CONFIGS = project_folder("configs")
@@ -54,6 +58,14 @@ def config(folder: Path, family: str = "vim", **changes) -> Path:
     return file
 
 
+@HOOKS.register_module()
+class SignalForTest(Hook):
+    """SIGTERM comes within the first iteration."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def steps(runner) -> dict[str, torch.Tensor]:
     """The parameters after both steps, which had finite losses."""
     assert runner.iter == 2
@@ -93,6 +105,17 @@ def test_moving_average(tmp_path):
     key = "backbone.layers.0.mixer.in_proj.weight"
     assert not torch.equal(averaged[key], last[f"module.{key}"])
     torch.testing.assert_close(last[f"module.{key}"], runner.model.state_dict()[key])
+
+
+def test_a_recipe_without_hooks_of_its_own_is_saved_when_it_is_stopped(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    stop = [dict(type="mamba_vision.SignalForTest")]
+    file = config(tmp_path, custom_hooks=stop, **{"train_cfg.type": "EpochBasedTrainLoop"})
+    with pytest.raises(TrainingInterrupted, match=r"interrupted\.pth"):
+        train(file, work_dir=tmp_path / "run", validate=False)
+    assert signal.getsignal(signal.SIGTERM) is before
+    runner = train(file, work_dir=tmp_path / "run", validate=False, resume="auto", cfg_options={"custom_hooks": []})
+    assert runner.epoch == 1 and (tmp_path / "run" / "epoch_1.pth").is_file()
 
 
 def test_mixed_precision(tmp_path):

@@ -71,7 +71,7 @@ class InterruptHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Give the signals back."""
-        self._restore()
+        self.close()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop here, unless the epoch ends here, which `after_train_epoch` sees to."""
@@ -100,7 +100,7 @@ class InterruptHook(Hook):
                 os.kill(os.getpid(), signum)
             return
         if self._signum:
-            self._restore()
+            self.close()
             raise KeyboardInterrupt
         self._signum = signum
         os.write(2, b"\nStopping after this iteration; once more stops at once, without saving.\n")
@@ -115,12 +115,13 @@ class InterruptHook(Hook):
             signum = int(shared)
         if not signum:
             return
-        self._restore()
+        self.close()
         hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
         checkpoint = hook.save_interrupted(runner, epoch, iteration) if hook else None
         raise TrainingInterrupted(signum, checkpoint, epoch, iteration)
 
-    def _restore(self) -> None:
+    def close(self) -> None:
+        """Give the signals back, also after a training that failed."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
