@@ -192,7 +192,5 @@ def test_a_damaged_plan_is_refused(tmp_path, plan):
 
 def test_why_there_is_no_low_resolution_is_said():
     data = fingerprint([(28, 32, 24)] * 5, [(3, 3, 3)] * 5)
-    with pytest.raises(
-        ValueError, match=r"3d_lowres is not for .* is 19% of .* 1/2 of the voxels"
-    ):
+    with pytest.raises(ValueError, match=r"3d_lowres is not for .* is 19% of .* 1/2 of the voxels"):
         make_plans(data, "d", ["MR"], TISSUE, configurations=["3d_fullres", "3d_lowres"], patch_size=(16, 16, 16))
