@@ -12,15 +12,18 @@ class GridMamba(nn.Module):
     Args:
         dim: Width of a token: C, or with `channel_token` the number of voxels.
         channel_token: The C channels are the sequence and the voxels its width; the map's size is then fixed.
+        d_state, d_conv, expand: see `Mamba`.
 
     Runs in the parameters' precision with autocast off: half-precision gates times states overflow (U-Mamba issue 8).
     """
 
-    def __init__(self, dim: int, channel_token: bool = False) -> None:
+    def __init__(
+        self, dim: int, channel_token: bool = False, d_state: int = 16, d_conv: int = 4, expand: int = 2
+    ) -> None:
         super().__init__()
         self.dim, self.channel_token = dim, channel_token
         self.norm = nn.LayerNorm(dim)
-        self.mamba = Mamba(dim)
+        self.mamba = Mamba(dim, d_state, d_conv, expand)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S), in the parameters' precision.

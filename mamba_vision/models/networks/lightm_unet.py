@@ -166,10 +166,10 @@ class VisionMambaLayer(nn.Module):
     Runs in the parameters' precision with autocast off, as other Mamba layers in half precision overflow.
     """
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, cin: int, cout: int, d_state: int = 16, d_conv: int = 4, expand: int = 2) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(cin)
-        self.mamba = Mamba(cin)
+        self.mamba = Mamba(cin, d_state, d_conv, expand)
         self.proj = nn.Linear(cin, cout)
         self.skip_scale = nn.Parameter(torch.ones(1))
 

@@ -193,10 +193,12 @@ def normed_relu(x: Tensor) -> Tensor:
 class VolumeMambaLayer(nn.Module):
     """LayerNorm and tri-oriented Mamba over the voxels, plus the input. (B, C, D, H, W) -> the same."""
 
-    def __init__(self, dim: int, slices: int | None) -> None:
+    def __init__(
+        self, dim: int, slices: int | None = None, d_state: int = 16, d_conv: int = 4, expand: int = 2
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.mamba = TriOrientedMamba(dim, nslices=slices)
+        self.mamba = TriOrientedMamba(dim, slices, d_state, d_conv, expand)
 
     def forward(self, x: Tensor) -> Tensor:
         normed = norm_tokens_by(self.norm, x.flatten(2).transpose(1, 2), for_linear=True)

@@ -16,9 +16,9 @@ BLOCKS = {"ResMambaBlock": ResMambaBlock, "ResUpBlock": ResUpBlock}
 
 
 def block_of(case) -> nn.Module:
-    published, kwargs = case.source["class"].rpartition(".")[2], case.source["kwargs"]
+    published, kwargs = case.source["class"].rpartition(".")[2], dict(case.source["kwargs"])
     if published == "MambaLayer":
-        return VisionMambaLayer(kwargs["input_dim"], kwargs["output_dim"])
+        return VisionMambaLayer(kwargs.pop("input_dim"), kwargs.pop("output_dim"), **kwargs)
     act = kwargs.get("act", ("relu", {"inplace": True}))
     return BLOCKS[published](kwargs["in_channels"], kwargs["spatial_dims"], kwargs["norm"], act)
 

@@ -12,6 +12,8 @@ from mamba_vision.checkpoints import CheckpointError, load_published
 from mamba_vision.models.layers.grid_mamba import GridMamba
 from mamba_vision.models.layers.residual import BasicBlockD, BasicResBlock
 from mamba_vision.models.networks import UMamba
+from mamba_vision.models.networks.lightm_unet import VisionMambaLayer
+from mamba_vision.models.networks.segmamba import VolumeMambaLayer
 from mamba_vision.models.networks.umamba import ARCHS
 from mamba_vision.registry import MODELS
 
@@ -235,3 +237,10 @@ def test_bad_input() -> None:
         UMamba("tiny")(torch.zeros(1, 2, 8, 8, 8))
     with pytest.raises(TypeError):
         UMamba("tiny", dropout=0.1)
+
+
+def test_layers_take_the_settings_of_their_scan() -> None:
+    scan = dict(d_state=5, d_conv=3, expand=3)
+    for layer in (GridMamba(8, **scan), VisionMambaLayer(8, 4, **scan), VolumeMambaLayer(8, **scan)):
+        assert layer.mamba.A_log.shape == (24, 5) and layer.mamba.conv1d.weight.shape == (24, 1, 3)
+        assert layer(torch.randn(1, 8, 3, 4, 5)).shape[2:] == (3, 4, 5)
