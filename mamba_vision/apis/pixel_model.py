@@ -68,13 +68,13 @@ def init_pixel_model(
         raise ValueError("checkpoint: expected a file of weights; without config there is none to go by")
     weights = Path(checkpoint) if checkpoint is not None else find_checkpoint(folder)
     state = find_state_dict(load_file(weights), ema=ema, source=f"checkpoint {weights}")
-    if config is not None:
-        model, variant = _built(cfg.model, config, tasks), str(config)
-    else:
-        one, name = recognize(published, state) if arch is None else _named(published, arch)
-        model, variant = one.model(name), f"{one.network} {name}"
     alone = not any(key.startswith("network.") for key in state)
     try:
+        if config is not None:
+            model, variant = _built(cfg.model, config, tasks), str(config)
+        else:
+            one, name = recognize(published, state) if arch is None else _named(published, arch)
+            model, variant = one.model(name), f"{one.network} {name}"
         load_published(model.network if alone else model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from error

@@ -86,7 +86,10 @@ def load_published(
         if ours in own and not ignored(name):
             if ours in values:
                 raise CheckpointError(f"{label}: {name} and another name both become {ours}")
-            values[ours] = fitted(model, ours, value)
+            try:
+                values[ours] = fitted(model, ours, value)
+            except ValueError as error:
+                raise CheckpointError(f"{label}: {error}") from error
             report.loaded[name] = ours
         elif ignored(name):
             report.ignored.append(name)

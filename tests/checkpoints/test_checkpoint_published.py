@@ -127,3 +127,16 @@ def test_save_refuses(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "a.zip", {})
     with pytest.raises(ValueError, match="epoch is a int"):
         save_checkpoint(tmp_path / "a.pth", {"epoch": 3})
+
+
+class Fitting(Net):
+    """Refuses what it cannot fit, in words that know nothing of files."""
+
+    def fit_published(self, name: str, value: Tensor) -> Tensor:
+        raise ValueError(f"{name}: found {len(value)} rows")
+
+
+def test_what_cannot_be_fitted_is_told_with_its_file(tmp_path: Path) -> None:
+    file = save_checkpoint(tmp_path / "a.pth", published(Net()))
+    with pytest.raises(CheckpointError, match=r"a\.pth: .*found \d rows"):
+        load_published(Fitting(), file)
