@@ -92,10 +92,10 @@ def test_patches_are_centred_on_what_is_annotated(work, tmp_path, monkeypatch):
 
     root = tmp_path / "preprocessed"
     shutil.copytree(work / "preprocessed", root)
-    for folder in root.iterdir():
-        with np.load(folder / "foreground.npz") as stored:
+    for file in root.glob("*/foreground.npz"):
+        with np.load(file) as stored:
             kept = dict(stored)
-        np.savez(folder / "foreground.npz", **kept, annotated=np.full((1, 3), 9), region_1=np.full((1, 3), 11))
+        np.savez(file, **kept, annotated=np.full((1, 3), 9), region_1=np.full((1, 3), 11))
     one = dataset(work, root=root, patch_size=(4, 4, 4))
     assert {one[Draw(0, n, False)]["data_samples"].corner for n in range(5)} == {(7, 7, 7)}
     assert {one[Draw(0, n, True)]["data_samples"].corner for n in range(5)} == {(9, 9, 9)}
