@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mamba_vision.apis.benchmark_timing import Run, cpu_time, device_time, host_time
 from mamba_vision.kernels import ordered_scan, selective_scan, use_backend
+from mamba_vision.registry import SCAN_ORDERS
 
 # name: batch, channels, length, states, gate
 SCANS = {
@@ -187,9 +188,7 @@ def _prepare_scan(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Run, R
 def _prepare_order(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Run, Run]:
     batch, channels, side, states = shape
     L, K = side * side, 4
-    grid = torch.arange(L, device=device).view(side, side)
-    rows, columns = grid.flatten(), grid.t().flatten()
-    order = torch.stack([rows, columns, rows.flip(0), columns.flip(0)]).int()
+    order = SCAN_ORDERS.build(dict(type="cross"))((side, side), device).indices.int()
 
     def made(*size: int) -> Tensor:
         return torch.randn(*size, device=device, dtype=dtype).requires_grad_()

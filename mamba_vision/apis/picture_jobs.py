@@ -89,7 +89,7 @@ class Journal:
         self._lines[str(sources[0])] = line
         make_folder(self.file.parent)
         with self.file.open("a", encoding="utf-8") as file:
-            file.write("\n" * self._torn + json.dumps(line, ensure_ascii=False) + "\n")
+            file.write("\n" * self._torn + json.dumps(line) + "\n")
         self._torn = False
 
 
