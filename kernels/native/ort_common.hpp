@@ -70,6 +70,7 @@ inline int64_t parts_for_session(int64_t batch, int64_t groups, int64_t channels
 
 inline void task_of(const Scan& scan, int64_t task) { forward_task(scan, task); }
 inline void task_of(const OrderedScan& scan, int64_t task) { ordered_task(scan, task); }
+inline void task_of(const GroupNorm& norm, int64_t task) { norm_task(norm, task); }
 
 template <class AnyScan>
 struct Work {
@@ -109,8 +110,16 @@ OrtStatus* guarded(const OrtApi* api, Body body) {
     }
 }
 
-// The output is of the first input's type and shape. Kernel has NAME, INPUTS, REQUIRED, type_of(input), a constructor
-// from (api, info), api() and compute(context).
+// What is wrong with an input; `names` are the inputs', the first of which gives the others their shapes.
+inline OrtStatus* refuse(const OrtApi* api, const char* name, const char* const* names, const Input* in, size_t index,
+                         const std::string& expected) {
+    const std::string message = std::string(name) + ": " + names[index] + " has shape " + text(in[index].shape) +
+                                ", expected " + expected + "; " + names[0] + " has shape " + text(in[0].shape);
+    return api->CreateStatus(ORT_INVALID_ARGUMENT, message.c_str());
+}
+
+// The output is of the first input's type and shape. Kernel has NAME, INPUTS, REQUIRED, IN_PLACE (whether the output may
+// lie where the first input does), type_of(input), a constructor from (api, info), api() and compute(context).
 template <class Kernel>
 struct Operator : OrtCustomOp {
     const OrtApi* api;
@@ -143,19 +152,27 @@ struct Operator : OrtCustomOp {
             return guarded(self->api(), [&] { return self->compute(context); });
         };
         KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+        if constexpr (Kernel::IN_PLACE) {
+            GetMayInplace = [](int** input, int** output) -> size_t {
+                static int first = 0;
+                *input = *output = &first;
+                return 1;
+            };
+            ReleaseMayInplace = [](int*, int*) {};
+        }
         InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) -> OrtStatus* {
             const OrtApi* api = static_cast<const Operator*>(op)->api;
-            OrtTensorTypeAndShapeInfo* u = nullptr;  // belongs to the context
-            if (OrtStatus* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &u)) return status;
-            // Sizes that are open come as -1, which the optimizer would take for a number and compute with.
-            int64_t sizes[3];
+            OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
+            if (OrtStatus* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &first)) return status;
             size_t axes = 0;
-            if (OrtStatus* status = api->GetDimensionsCount(u, &axes)) return status;
-            if (axes != 3) return nullptr;
-            if (OrtStatus* status = api->GetDimensions(u, sizes, axes)) return status;
-            for (const int64_t size : sizes)
-                if (size < 0) return nullptr;
-            return api->ShapeInferContext_SetOutputTypeShape(context, 0, u);
+            if (OrtStatus* status = api->GetDimensionsCount(first, &axes)) return status;
+            // Sizes that are open come as -1, which the optimizer would take for a number and compute with.
+            int64_t sizes[8];
+            if (axes == 0 || axes > 8) return nullptr;
+            if (OrtStatus* status = api->GetDimensions(first, sizes, axes)) return status;
+            for (size_t i = 0; i < axes; ++i)
+                if (sizes[i] < 0) return nullptr;
+            return api->ShapeInferContext_SetOutputTypeShape(context, 0, first);
         };
     }
 };

@@ -11,8 +11,13 @@
 // x, y (batch, tokens, channels); order (1 or batch, orders, tokens), int64; dt (batch, tokens, orders, rank);
 // dt_weight (orders, channels, rank); A (orders, channels, state); B, C (batch, tokens, orders, state);
 // D, dt_bias (orders, channels). The step of token i along order k is softplus(dt_ik dt_weight_k + dt_bias_k).
+//
+//   y = GroupNorm(x, weight, bias; groups, epsilon)
+//
+// x, y (batch, channels, *sides) of four axes or more, as the function behind a model has it; weight, bias (channels).
 
 #include "ort_common.hpp"
+#include "ort_norm.hpp"
 
 #include <mutex>
 
@@ -23,6 +28,7 @@ class SelectiveScan {
 public:
     static constexpr const char* NAME = "SelectiveScan";
     static constexpr size_t INPUTS = 8, REQUIRED = 5;
+    static constexpr bool IN_PLACE = false;
     static ONNXTensorElementDataType type_of(size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
     SelectiveScan(const OrtApi* api, const OrtKernelInfo* info) : api_(api) {
@@ -99,6 +105,7 @@ class OrderedScanKernel {
 public:
     static constexpr const char* NAME = "OrderedScan";
     static constexpr size_t INPUTS = 9, REQUIRED = 9;
+    static constexpr bool IN_PLACE = false;
     static ONNXTensorElementDataType type_of(size_t index) {
         return index == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     }
@@ -123,7 +130,7 @@ public:
                                         {x[0], x[1], order[1], A[2]}, {x[0], x[1], order[1], A[2]},
                                         {order[1], x[2]}, {order[1], x[2]}};
         for (size_t i = 0; i < INPUTS; ++i)
-            if (in[i].shape != expected[i]) return refuse(in, i, text(expected[i]).c_str());
+            if (in[i].shape != expected[i]) return refuse(in, i, text(expected[i]));
         scan.order = static_cast<const int64_t*>(in[1].data);
         for (int64_t i = 0; i < order[0] * order[1] * order[2]; ++i)
             if (scan.order[i] < 0 || scan.order[i] >= x[1])
@@ -141,11 +148,9 @@ public:
     const OrtApi* api() const { return api_; }
 
 private:
-    OrtStatus* refuse(const Input* in, size_t index, const char* expected) const {
+    OrtStatus* refuse(const Input* in, size_t index, const std::string& expected) const {
         static constexpr const char* NAMES[] = {"x", "order", "dt", "dt_weight", "A", "B", "C", "D", "dt_bias"};
-        const std::string message = std::string(NAME) + ": " + NAMES[index] + " has shape " + text(in[index].shape) +
-                                    ", expected " + expected + "; x has shape " + text(in[0].shape);
-        return api_->CreateStatus(ORT_INVALID_ARGUMENT, message.c_str());
+        return mamba_vision::refuse(api_, NAME, NAMES, in, index, expected);
     }
 
     const OrtApi* api_;
@@ -165,13 +170,15 @@ extern "C" EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const
     if (!api) return nullptr;  // older than 1.18: nothing to tell it with; its sessions will name the operator they miss
     static const mamba_vision::Operator<mamba_vision::SelectiveScan> scan(api);
     static const mamba_vision::Operator<mamba_vision::OrderedScanKernel> ordered(api);
+    static const mamba_vision::Operator<mamba_vision::GroupNormKernel> norm(api);
     static std::mutex mutex;
     static OrtCustomOpDomain* domain = nullptr;  // lives as long as the library: sessions go on using it
     const std::lock_guard<std::mutex> lock(mutex);
     if (!domain) {
         OrtCustomOpDomain* made = nullptr;
         if (OrtStatus* status = api->CreateCustomOpDomain("mamba_vision", &made)) return status;
-        for (const OrtCustomOp* one : {static_cast<const OrtCustomOp*>(&scan), static_cast<const OrtCustomOp*>(&ordered)})
+        const OrtCustomOp* const operators[] = {&scan, &ordered, &norm};
+        for (const OrtCustomOp* one : operators)
             if (OrtStatus* status = api->CustomOpDomain_Add(made, one)) {
                 api->ReleaseCustomOpDomain(made);
                 return status;

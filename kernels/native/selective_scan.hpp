@@ -82,4 +82,27 @@ void backward_task(const Scan& scan, int64_t task);
 inline int64_t tasks(const OrderedScan& scan) { return scan.batch * scan.parts; }
 void ordered_task(const OrderedScan& scan, int64_t task);
 
+// ---- group norm ------------------------------------------------------------------------------------------------------
+struct Moments {
+    double count, mean, squares;  // the last: sum of squares about the mean
+};
+
+// Where groups are cut into parts, all moments must be known before anything is scaled: two rounds of tasks.
+enum class NormStep { both, moments, scale };
+
+// y = (x - mean) / sqrt(variance + epsilon) weight + bias, mean and variance over each group of channels (arXiv
+// 1803.08494). All contiguous and float.
+struct GroupNorm {
+    int64_t batch, channels, size;  // size: values a channel
+    int64_t groups, parts;          // parts: tasks that share a group; 1 where step is both
+    NormStep step;
+    double epsilon;
+    const float *x, *weight, *bias;  // (batch, channels, size), (channels), (channels)
+    float* out;                      // like x, and may be x
+    Moments* moments;                // (batch, groups, parts), written and read
+};
+
+inline int64_t tasks(const GroupNorm& norm) { return norm.batch * norm.groups * norm.parts; }
+void norm_task(const GroupNorm& norm, int64_t task);
+
 }  // namespace mamba_vision

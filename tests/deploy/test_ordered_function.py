@@ -1,7 +1,5 @@
 """The scan along orders as one ONNX node: its function and the operator library's kernel, against the reference."""
 
-import os
-
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -12,7 +10,6 @@ from onnx import TensorProto, helper
 from mamba_vision.deploy.finish import add_scan_function, check_model
 from mamba_vision.deploy.ordered_function import INPUTS
 from mamba_vision.kernels import ordered_scan, use_backend
-from mamba_vision.kernels.native import BuildError, build_ort_library
 
 AXES = dict(
     x=("b", "T", "E"), order=("o", "K", "T"), dt=("b", "T", "K", "R"), dt_weight=("K", "E", "R"), A=("K", "E", "N"),
@@ -63,22 +60,10 @@ def run(session: ort.InferenceSession, arrays: dict[str, np.ndarray]) -> np.ndar
     return session.run(None, {name: array for name, array in arrays.items() if name != "A"})[0]
 
 
-def library() -> str | None:
-    try:
-        return str(build_ort_library(os.environ.get("ORT_INCLUDE")))
-    except BuildError:
-        return None
-
-
 @pytest.mark.parametrize("kind", ["standard", "library"])
 @pytest.mark.parametrize("states", [1, 5])
-def test_the_node_equals_the_reference(states: int, kind: str) -> None:
-    options = ort.SessionOptions()
-    if kind == "library":
-        path = library()
-        if path is None:
-            pytest.skip("needs a C++ compiler and ONNX Runtime's header (ORT_INCLUDE)")
-        options.register_custom_ops_library(path)
+def test_the_node_equals_the_reference(states: int, kind: str, request: pytest.FixtureRequest) -> None:
+    options = request.getfixturevalue("with_library") if kind == "library" else ort.SessionOptions()
     for batch, tokens, channels, own in ((1, 1, 4, False), (2, 7, 20, True), (2, 70, 20, False), (1, 100, 17, False)):
         arrays = example(states, batch, tokens, channels, own)
         session = ort.InferenceSession(model_of(arrays["A"]).SerializeToString(), options)
@@ -86,14 +71,9 @@ def test_the_node_equals_the_reference(states: int, kind: str) -> None:
         assert np.abs(run(session, arrays) - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
 
-def test_the_library_refuses_what_it_cannot_read() -> None:
-    path = library()
-    if path is None:
-        pytest.skip("needs a C++ compiler and ONNX Runtime's header (ORT_INCLUDE)")
-    options = ort.SessionOptions()
-    options.register_custom_ops_library(path)
+def test_the_library_refuses_what_it_cannot_read(with_library: ort.SessionOptions) -> None:
     arrays = example(1, 2, 7, 4, False)
-    session = ort.InferenceSession(model_of(arrays["A"]).SerializeToString(), options)
+    session = ort.InferenceSession(model_of(arrays["A"]).SerializeToString(), with_library)
     with pytest.raises(Exception, match="order has a number that is no token's"):
         run(session, {**arrays, "order": arrays["order"] + 1})
     with pytest.raises(Exception, match=r"dt has shape \(2, 7, 2, 3\), expected \(2, 7, 3, 3\); x has shape"):
