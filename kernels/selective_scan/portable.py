@@ -153,7 +153,7 @@ def _room(layout: Layout, A: torch.Tensor) -> tuple[_Steps, _Steps, _Steps]:
         return tuple(_Steps(room) for room in A.new_empty(shape))
     if getattr(_kept, "key", None) != (shape, A.dtype):
         with torch.inference_mode(False):  # a tensor born in inference mode could not be written to outside it
-            _kept.room = tuple(_Steps(room) for room in torch.empty(shape, dtype=A.dtype))
+            _kept.room = tuple(_Steps(room) for room in torch.empty(shape, dtype=A.dtype, device=A.device))
             _kept.key = (shape, A.dtype)
     return _kept.room
 

@@ -5,7 +5,7 @@ weights may change in place (as optimizers and `load_state_dict` do). Random num
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,7 +117,8 @@ class _Graph:
         ):
             self.inputs = [torch.empty_like(x).copy_(x.detach()).requires_grad_(x.requires_grad) for x in inputs]
             self.parameters = [p for p in owner.parameters if p.requires_grad]
-            self.leaves = [x for x in self.inputs if x.requires_grad] + self.parameters
+            self.eager = _Aliased(owner.module, owner.eager)
+            self.leaves = [x for x in self.inputs if x.requires_grad] + self.eager.aliases
             before = [b.clone() for b in buffers]
             self._warm_up(watched)
             for buffer, value in zip(buffers, before):
@@ -144,7 +145,7 @@ class _Graph:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                outputs = tree_flatten(self.owner.eager(*self.inputs))[0]
+                outputs = tree_flatten(self.eager(*self.inputs))[0]
                 wanted = [o for o in outputs if isinstance(o, Tensor) and o.requires_grad]
                 if wanted:
                     grads = [torch.zeros_like(o) for o in wanted]
@@ -159,7 +160,7 @@ class _Graph:
         pool = self.owner.pools[watched]
         # other threads (of data loaders, of NCCL) may go on calling CUDA
         with torch.cuda.graph(self.forward, pool=pool, capture_error_mode="thread_local"):
-            outputs = self.owner.eager(*self.inputs)
+            outputs = self.eager(*self.inputs)
         flat, self.structure = tree_flatten(outputs)
         if not all(isinstance(o, Tensor) for o in flat):
             kinds = ", ".join(sorted({type(o).__name__ for o in flat}))
@@ -195,6 +196,34 @@ class _Graph:
         self.backward.replay()
         copies = iter(torch._foreach_mul([g for g in self.grads if g is not None], 1.0))
         return [None if g is None else next(copies) for g in self.grads]
+
+
+class _Aliased:
+    """A module's forward over leaves that share its parameters' memory.
+
+    DistributedDataParallel keeps the node that collects a parameter's gradient, and with it the stream on which the
+    parameter was wrapped. A backward pass to the parameter itself would wait for that stream, which ends a capture.
+    """
+
+    def __init__(self, module: nn.Module, eager: Callable) -> None:
+        self.call = _Call(module, eager)
+        watched = {name: p for name, p in self.call.named_parameters() if p.requires_grad}
+        self.by_name = {name: p.detach().requires_grad_() for name, p in watched.items()}
+        self.aliases = list(self.by_name.values())
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return torch.func.functional_call(self.call, self.by_name, inputs)
+
+
+class _Call(nn.Module):
+    """A module whose forward is `eager`, as the module's own is replaced by graphs."""
+
+    def __init__(self, module: nn.Module, eager: Callable) -> None:
+        super().__init__()
+        self.module, self.eager = module, eager
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.eager(*inputs)
 
 
 class _Replay(torch.autograd.Function):

@@ -153,6 +153,18 @@ def test_inference_mode_before_training():
         assert all(g.isfinite().all() for g in fresh_thread.submit(run).result())
 
 
+def test_another_default_device():
+    """Memory of an op lies where its inputs lie, whatever `torch.set_default_device` says."""
+
+    def run():
+        layer, x = Layer(), torch.randn(2, 19, 8)
+        with torch.device("meta"):
+            return layer(x)
+
+    with ThreadPoolExecutor(1) as fresh_thread:
+        assert fresh_thread.submit(run).result().isfinite().all()
+
+
 def test_only_the_wanted_gradients():
     """Inputs without gradient get none; an unused output costs no gradient."""
     inputs = {k: v.float() for k, v in scan_inputs().items()}
