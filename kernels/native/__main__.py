@@ -1,4 +1,4 @@
-"""Build the ONNX Runtime library of mamba_vision's operators (scans and norms), and print its path.
+"""Build the ONNX Runtime library of mamba_vision's operators (scans, norms, GELU), and print its path.
 
     python -m mamba_vision.kernels.native --include /path/to/onnxruntime/include
 In Python: options = onnxruntime.SessionOptions(); options.register_custom_ops_library(path).

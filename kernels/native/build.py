@@ -38,7 +38,7 @@ def build_torch_library() -> Path:
 
 
 def build_ort_library(include: str | Path | None = None, out: str | Path | None = None) -> Path:
-    """The library of ONNX Runtime's operators, scans and norms, for `register_custom_ops_library`.
+    """The library of ONNX Runtime's operators, scans, norms and GELU, for `register_custom_ops_library`.
 
     Args:
         include: folder of ONNX Runtime's C header; by default ORT_INCLUDE, or where packages put it.

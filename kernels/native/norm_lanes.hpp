@@ -9,6 +9,10 @@ INLINE void add_sums(const float* x, int64_t count, float centre, double* sum, d
             const vec d = load(x + at + i * LANES) - all(centre);
             sums[i] += d, squared[i] += d * d;
         }
+    for (; at + LANES <= count; at += LANES) {
+        const vec d = load(x + at) - all(centre);
+        sums[0] += d, squared[0] += d * d;
+    }
     const vec of_sums = (sums[0] + sums[1]) + (sums[2] + sums[3]), of_squares = (squared[0] + squared[1]) + (squared[2] + squared[3]);
     for (int i = 0; i < LANES; ++i) *sum += of_sums[i], *squares += of_squares[i];
     for (; at < count; ++at) {

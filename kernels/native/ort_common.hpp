@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -71,6 +72,7 @@ inline int64_t parts_for_session(int64_t batch, int64_t groups, int64_t channels
 inline void task_of(const Scan& scan, int64_t task) { forward_task(scan, task); }
 inline void task_of(const OrderedScan& scan, int64_t task) { ordered_task(scan, task); }
 inline void task_of(const GroupNorm& norm, int64_t task) { norm_task(norm, task); }
+inline void task_of(const Rows& rows, int64_t task) { rows_task(rows, task); }
 
 template <class AnyScan>
 struct Work {
@@ -116,6 +118,13 @@ inline OrtStatus* refuse(const OrtApi* api, const char* name, const char* const*
     const std::string message = std::string(name) + ": " + names[index] + " has shape " + text(in[index].shape) +
                                 ", expected " + expected + "; " + names[0] + " has shape " + text(in[0].shape);
     return api->CreateStatus(ORT_INVALID_ARGUMENT, message.c_str());
+}
+
+// Raise if an attribute that a node must have was not found.
+inline void expect(const OrtApi* api, const char* name, const char* attribute, OrtStatus* status) {
+    if (!status) return;
+    api->ReleaseStatus(status);
+    throw std::invalid_argument(std::string(name) + ": the node has no attribute " + attribute);
 }
 
 // The output is of the first input's type and shape. Kernel has NAME, INPUTS, REQUIRED, IN_PLACE (whether the output may

@@ -5,7 +5,6 @@
 #include "ort_common.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 
 namespace mamba_vision {
 
@@ -17,8 +16,8 @@ public:
     static ONNXTensorElementDataType type_of(size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
     GroupNormKernel(const OrtApi* api, const OrtKernelInfo* info) : api_(api) {
-        expect(api->KernelInfoGetAttribute_int64(info, "groups", &groups_), "groups");
-        expect(api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon_), "epsilon");
+        expect(api, NAME, "groups", api->KernelInfoGetAttribute_int64(info, "groups", &groups_));
+        expect(api, NAME, "epsilon", api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon_));
     }
 
     OrtStatus* compute(OrtKernelContext* context) const {
@@ -57,12 +56,6 @@ private:
         const int64_t threads = std::thread::hardware_concurrency();
         const int64_t wanted = all ? (threads + all - 1) / all : 1, most = values / worth;
         return std::max<int64_t>(1, std::min(wanted, most));
-    }
-
-    void expect(OrtStatus* status, const char* attribute) const {
-        if (!status) return;
-        api_->ReleaseStatus(status);
-        throw std::invalid_argument(std::string(NAME) + ": the node has no attribute " + attribute);
     }
 
     OrtStatus* refuse(const Input* in, size_t index, const std::string& expected) const {

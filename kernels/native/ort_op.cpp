@@ -15,9 +15,15 @@
 //   y = GroupNorm(x, weight, bias; groups, epsilon)
 //
 // x, y (batch, channels, *sides) of four axes or more, as the function behind a model has it; weight, bias (channels).
+//
+//   y = LayerNorm(x, weight, bias; epsilon)
+//   y = BiasGelu(x, bias)                      gelu(x + bias)
+//
+// x, y (..., channels); weight, bias (channels).
 
 #include "ort_common.hpp"
 #include "ort_norm.hpp"
+#include "ort_rows.hpp"
 
 #include <mutex>
 
@@ -171,13 +177,15 @@ extern "C" EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const
     static const mamba_vision::Operator<mamba_vision::SelectiveScan> scan(api);
     static const mamba_vision::Operator<mamba_vision::OrderedScanKernel> ordered(api);
     static const mamba_vision::Operator<mamba_vision::GroupNormKernel> norm(api);
+    static const mamba_vision::Operator<mamba_vision::LayerNormKernel> layer_norm(api);
+    static const mamba_vision::Operator<mamba_vision::BiasGeluKernel> gelu(api);
     static std::mutex mutex;
     static OrtCustomOpDomain* domain = nullptr;  // lives as long as the library: sessions go on using it
     const std::lock_guard<std::mutex> lock(mutex);
     if (!domain) {
         OrtCustomOpDomain* made = nullptr;
         if (OrtStatus* status = api->CreateCustomOpDomain("mamba_vision", &made)) return status;
-        const OrtCustomOp* const operators[] = {&scan, &ordered, &norm};
+        const OrtCustomOp* const operators[] = {&scan, &ordered, &norm, &layer_norm, &gelu};
         for (const OrtCustomOp* one : operators)
             if (OrtStatus* status = api->CustomOpDomain_Add(made, one)) {
                 api->ReleaseCustomOpDomain(made);

@@ -556,6 +556,7 @@ static int64_t backward_heap(const Scan& scan, int64_t index) {
 #if !SCAN_DOUBLE
 #include "ordered_lanes.hpp"
 #include "norm_lanes.hpp"
+#include "rows_lanes.hpp"
 #endif
 
 #undef INLINE

@@ -84,11 +84,12 @@ struct Kind {
     OrderedTask ordered;  // for float
     OrderedHeap ordered_heap;
     void (*norm)(const GroupNorm&, int64_t);
+    void (*rows)(const Rows&, int64_t);
 };
 
 #define KIND(lanes, name, ...) \
     Kind { lanes, name::forward_task, name::forward_heap, name::backward_task, name::backward_heap, __VA_ARGS__ }
-#define FLOAT_KIND(lanes, name) KIND(lanes, name, name::ordered_task, name::ordered_heap, name::norm_task)
+#define FLOAT_KIND(lanes, name) KIND(lanes, name, name::ordered_task, name::ordered_heap, name::norm_task, name::rows_task)
 
 Kind best_for_float() {
 #ifdef BEGIN_AVX2
@@ -104,7 +105,7 @@ Kind best_for_float() {
 }
 
 const Kind& kind_for(bool is_double) {
-    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes, nullptr, nullptr, nullptr);
+    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes, nullptr, nullptr, nullptr, nullptr);
     return is_double ? of_double : of_float;
 }
 
@@ -157,6 +158,7 @@ void ordered_task(const OrderedScan& scan, int64_t task) {
 }
 
 void norm_task(const GroupNorm& norm, int64_t task) { kind_for(false).norm(norm, task); }
+void rows_task(const Rows& rows, int64_t task) { kind_for(false).rows(rows, task); }
 
 void backward_task(const Scan& scan, int64_t task) {
     const Kind& kind = kind_for(scan.is_double != 0);

@@ -105,4 +105,19 @@ struct GroupNorm {
 inline int64_t tasks(const GroupNorm& norm) { return norm.batch * norm.groups * norm.parts; }
 void norm_task(const GroupNorm& norm, int64_t task);
 
+// ---- rows of channels ------------------------------------------------------------------------------------------------
+// What happens to each row of (rows, channels) alone: its norm (arXiv 1607.06450), or GELU (arXiv 1606.08415) of its sum
+// with the bias. All contiguous and float.
+struct Rows {
+    int64_t rows, channels;
+    int64_t parts;               // tasks
+    int64_t is_norm;             // whether the norm, or GELU
+    float epsilon;               // of the norm
+    const float *x, *weight, *bias;  // (rows, channels), (channels), (channels); weight: of the norm
+    float* out;                  // like x, and may be x
+};
+
+inline int64_t tasks(const Rows& rows) { return rows.parts; }
+void rows_task(const Rows& rows, int64_t task);
+
 }  // namespace mamba_vision

@@ -5,11 +5,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mamba_vision.deploy import norm_function, ordered_function
+from mamba_vision.deploy.row_functions import add_row_functions
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, Signature, scan_function
 
 
 def add_scan_function(model: onnx.ModelProto) -> None:
-    """Append the functions for the model's nodes of scans and norms; plain scans are brought to one signature before.
+    """Append the functions for the model's nodes of scans, norms and GELU; plain scans get one signature before.
 
     A model without such nodes gets none. The exporter's shapes of inner values are dropped, as they bear its own names.
     """
@@ -18,6 +19,7 @@ def add_scan_function(model: onnx.ModelProto) -> None:
     _add_ordered(model)
     if any((node.domain, node.op_type) == (DOMAIN, norm_function.OPERATOR) for node in model.graph.node):
         model.functions.append(norm_function.norm_function(_opset(model)))
+    add_row_functions(model, _opset(model))
     if model.functions and not any(one.domain == DOMAIN for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 

@@ -63,17 +63,6 @@ def test_exact_over_a_million_voxels(options: ort.SessionOptions, threads: int) 
     assert np.abs(found - expected).max() < 3e-6  # InstanceNormalization: 5e-5
 
 
-# the width of vectors is chosen once in a process
-RUN = """
-import sys
-import numpy as np, onnxruntime as ort
-library, model, arrays = sys.argv[1:]
-options = ort.SessionOptions()
-options.register_custom_ops_library(library)
-np.save(arrays + ".npy", ort.InferenceSession(model, options).run(None, dict(np.load(arrays)))[0])
-"""
-
-
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_the_kernel_is_exact_far_from_zero_and_over_edges(lanes: int, library: str, tmp_path: Path) -> None:
     """Blocks are added up about the mean of the one before, which lies far away at an edge."""
@@ -82,8 +71,8 @@ def test_the_kernel_is_exact_far_from_zero_and_over_edges(lanes: int, library: s
     model, arrays = tmp_path / "norm.onnx", tmp_path / "x.npz"
     model.write_bytes(model_of(2))
     np.savez(arrays, x=x, weight=np.ones(2, np.float32), bias=np.zeros(2, np.float32))
-    environment = {**os.environ, "MAMBA_VISION_LANES": str(lanes)}
-    subprocess.run([sys.executable, "-c", RUN, library, str(model), str(arrays)], env=environment, check=True)
+    command = [sys.executable, str(Path(__file__).parent / "run_with_library.py"), library, str(model), str(arrays)]
+    subprocess.run(command, env={**os.environ, "MAMBA_VISION_LANES": str(lanes)}, check=True)
     wide = x.astype(np.float64)
     centred = wide - wide.mean((2, 3), keepdims=True)
     expected = centred / np.sqrt((centred**2).mean((2, 3), keepdims=True) + 1e-5)
