@@ -1,12 +1,14 @@
 """MONAI's UNETR blocks, with norm, sum and activation in one where a kernel can. Names of weights are MONAI's."""
 
+from functools import partial
+
 import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock, get_conv_layer
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.normed import norm_act, norm_act_conv
 from mamba_vision.models.layers.recompute import recomputed
-from mamba_vision.models.layers.volume_convs import pointwise
+from mamba_vision.models.layers.volume_convs import conv3, pointwise
 
 SLOPE = 0.01  # of LeakyReLU in MONAI's blocks
 
@@ -15,7 +17,7 @@ class ResBlock(UnetResBlock):
     """conv - norm - act - conv - norm, plus the input (by a 1x1x1 convolution and a norm where widths differ), act."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_act_conv(self.norm1, self.conv1(x), SLOPE, self.conv2)
+        y = norm_act_conv(self.norm1, conv3(self.conv1.conv, x), SLOPE, partial(conv3, self.conv2.conv))
         skip = recomputed(self._skip, x) if self.downsample else x
         return norm_act(self.norm2, y, SLOPE, skip.to(y.dtype))
 
@@ -27,7 +29,8 @@ class BasicBlock(UnetBasicBlock):
     """conv - norm - act, twice."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_act(self.norm2, norm_act_conv(self.norm1, self.conv1(x), SLOPE, self.conv2), SLOPE)
+        y = norm_act_conv(self.norm1, conv3(self.conv1.conv, x), SLOPE, partial(conv3, self.conv2.conv))
+        return norm_act(self.norm2, y, SLOPE)
 
 
 class SkipBlock(nn.Module):

@@ -18,7 +18,7 @@ from mamba_vision.models.layers.fused_norm import norm_tokens_by
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.models.layers.recompute import recomputed
 from mamba_vision.models.layers.unetr_blocks import SkipBlock, UpBlock
-from mamba_vision.models.layers.volume_convs import pointwise
+from mamba_vision.models.layers.volume_convs import conv3, pointwise
 from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 from mamba_vision.registry import MODELS
 
@@ -158,7 +158,9 @@ class MambaEncoder(nn.Module):
         """(B, C, D, H, W) -> side outputs at strides 2, 4, 8 and 16; what goes on to the next stage bypasses them."""
         sides = []
         for down, conv, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            x = instance_norm(stage(conv(down[-1](x))))  # the side's norm and that of the next halving, `down[0]`
+            x = instance_norm(
+                stage(conv(conv3(down[-1], x)))
+            )  # the side's norm and that of the next halving, `down[0]`
             sides.append(mlp(x))
         return tuple(sides)
 
@@ -177,12 +179,12 @@ class SpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = normed_relu(recomputed(self._second, self.proj(x)))
+        wide = normed_relu(recomputed(self._second, conv3(self.proj, x)))
         narrow = normed_relu(pointwise(self.proj3, x))
         return x + normed_relu(pointwise(self.proj4, wide + narrow))
 
     def _second(self, x: Tensor) -> Tensor:
-        return self.proj2(normed_relu(x))
+        return conv3(self.proj2, normed_relu(x))
 
 
 def normed_relu(x: Tensor) -> Tensor:
