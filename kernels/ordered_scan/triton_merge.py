@@ -190,7 +190,9 @@ def _plan(y, out, z, g, shared: bool, starts, steps) -> tuple[int, int, int, tup
     (_, _, _, channels), y_strides = y
     out_shape, out_strides = out
     summed = len(out_shape) == 3
-    BC = min((128, 64, 32, 256, 16), key=lambda size: (cdiv(channels, size) * size, -size))
+    # whole cache lines, of which narrower programs would read parts: 96 channels in one, not in three of 32
+    widths = (128, 64) if channels > 32 else (32, 16)
+    BC = min(widths, key=lambda size: (cdiv(channels, size) * size, -size))
     rows = [*y_strides[:3], out_strides[0], 0 if summed else out_strides[1], out_strides[-2], *z[:2], *g[:2]]
     V = 8
     while V > 1 and not (out_strides[-1] == z[-1] == g[-1] == 1 and not any(n % V for n in (*rows, channels))):
