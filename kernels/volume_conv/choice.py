@@ -36,4 +36,6 @@ def gradient_pays(weight: torch.Tensor) -> bool:
 
 
 def _measured_on(device: torch.device) -> bool:
-    return torch.version.hip is None and torch.cuda.get_device_properties(device).major == GPU
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_properties(device).major == GPU

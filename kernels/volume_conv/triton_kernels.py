@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["D", "H", "W", "tiles_d", "tiles_h", "tiles_w"])
 def convolve(
     x, w, bias, y, D, H, W, tiles_d, tiles_h, tiles_w,
     CI: tl.constexpr, CO: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, WIDE: tl.constexpr,
