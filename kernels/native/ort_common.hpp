@@ -19,6 +19,8 @@ namespace mamba_vision {
 // The oldest version that has all that is used here, so that older runtimes than the header's load the library too
 constexpr uint32_t API_VERSION = 18;
 
+constexpr int DOMAIN_VERSION = 2;  // of mamba_vision, whose operators these are
+
 using Shape = std::vector<int64_t>;
 
 inline std::string text(const Shape& shape) {
@@ -73,6 +75,7 @@ inline void task_of(const Scan& scan, int64_t task) { forward_task(scan, task); 
 inline void task_of(const OrderedScan& scan, int64_t task) { ordered_task(scan, task); }
 inline void task_of(const GroupNorm& norm, int64_t task) { norm_task(norm, task); }
 inline void task_of(const Rows& rows, int64_t task) { rows_task(rows, task); }
+inline void task_of(const CausalConv& conv, int64_t task) { conv_task(conv, task); }
 
 template <class AnyScan>
 struct Work {
@@ -148,8 +151,8 @@ struct Operator : OrtCustomOp {
         GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
         GetVariadicInputMinArity = GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
         GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-        GetStartVersion = [](const OrtCustomOp*) { return 1; };
-        GetEndVersion = [](const OrtCustomOp*) { return 1; };
+        GetStartVersion = [](const OrtCustomOp*) { return DOMAIN_VERSION; };
+        GetEndVersion = [](const OrtCustomOp*) { return DOMAIN_VERSION; };
         CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
             return guarded(api, [&]() -> OrtStatus* {
                 *kernel = new Kernel(api, info);

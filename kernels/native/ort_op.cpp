@@ -1,9 +1,14 @@
-// ONNX Runtime's operators of the domain mamba_vision, version 1, for the CPU:
+// ONNX Runtime's operators of the domain mamba_vision, version 2, for the CPU. (In version 1 channels came before length
+// in SelectiveScan. Files of that version run as well, by the functions in them.)
 //
 //   y = SelectiveScan(u, delta, A, B, C, D?, z?, delta_bias?; delta_softplus)
 //
-// u, delta, z, y (batch, channels, length); A (channels, state); D, delta_bias (channels); B and C each
-// (batch, groups, state, length), (batch, state, length) or constant (channels, state). All float32.
+// u, delta, z, y (batch, length, channels); A (channels, state); D, delta_bias (channels); B and C each
+// (batch, length, groups, state), (batch, length, state) or constant (channels, state). All float32.
+//
+//   y = CausalConv(x, weight, bias)            silu of the convolution of each channel with what came before
+//
+// x, y (batch, length, channels); weight (channels, width); bias (channels).
 //
 //   y = OrderedScan(x, order, dt, dt_weight, A, B, C, D, dt_bias)
 //
@@ -22,6 +27,7 @@
 // x, y (..., channels); weight, bias (channels).
 
 #include "ort_common.hpp"
+#include "ort_conv.hpp"
 #include "ort_norm.hpp"
 #include "ort_rows.hpp"
 
@@ -49,8 +55,8 @@ public:
         if (OrtStatus* status = read_inputs(api_, context, INPUTS, in)) return status;
 
         const Shape& shape = in[0].shape;
-        if (shape.size() != 3) return refuse(in, 0, "(batch, channels, length)");
-        const int64_t batch = shape[0], channels = shape[1], length = shape[2];
+        if (shape.size() != 3) return refuse(in, 0, "(batch, length, channels)");
+        const int64_t batch = shape[0], length = shape[1], channels = shape[2];
         if (in[1].shape != shape) return refuse(in, 1, "the shape of u");
         if (in[2].shape.size() != 2 || in[2].shape[0] != channels) return refuse(in, 2, "(channels, state)");
         const int64_t state = in[2].shape[1];
@@ -61,9 +67,7 @@ public:
         Scan scan{};
         scan.batch = batch, scan.channels = channels, scan.length = length, scan.state = state, scan.groups = 1;
         scan.delta_softplus = delta_softplus_;
-        const auto sequence = [&](void* data, int64_t rows) {
-            return Sequence{data, rows * length, length, 1};
-        };
+        const auto sequence = [&](void* data) { return Sequence{data, length * channels, 1, channels}; };
         const void** constant[] = {&scan.constant_B, &scan.constant_C};
         Matrix* variable[] = {&scan.B, &scan.C};
         int64_t groups[2] = {0, 0};
@@ -73,21 +77,21 @@ public:
                 *constant[i] = in[3 + i].data;
                 continue;
             }
-            groups[i] = given.size() == 4 ? given[1] : 1;
-            const Shape expected = given.size() == 4 ? Shape{batch, groups[i], state, length} : Shape{batch, state, length};
+            groups[i] = given.size() == 4 ? given[2] : 1;
+            const Shape expected = given.size() == 4 ? Shape{batch, length, groups[i], state} : Shape{batch, length, state};
             if (given != expected || groups[i] < 1 || channels % groups[i])
-                return refuse(in, 3 + i, "(batch, groups, state, length), (batch, state, length) or the shape of A");
-            *variable[i] = {in[3 + i].data, 0, groups[i] * state * length, state * length, length, 1};
+                return refuse(in, 3 + i, "(batch, length, groups, state), (batch, length, state) or the shape of A");
+            *variable[i] = {in[3 + i].data, 0, length * groups[i] * state, state, 1, groups[i] * state};
         }
         if (groups[0] && groups[1] && groups[0] != groups[1]) return refuse(in, 4, "as many groups as B");
         if (groups[0] || groups[1]) scan.groups = groups[0] ? groups[0] : groups[1];
-        scan.u = sequence(in[0].data, channels), scan.delta = sequence(in[1].data, channels);
+        scan.u = sequence(in[0].data), scan.delta = sequence(in[1].data);
         scan.A = in[2].data, scan.D = in[5].data, scan.delta_bias = in[7].data;
-        if (in[6].data) scan.z = sequence(in[6].data, channels);
+        if (in[6].data) scan.z = sequence(in[6].data);
 
         void* data = nullptr;
         if (OrtStatus* status = make_output(api_, context, shape, &data)) return status;
-        scan.out = sequence(data, channels);
+        scan.out = sequence(data);
         scan.parts = parts_for_session(batch, scan.groups, channels);
         return run_tasks(api_, context, scan, NAME);
     }
@@ -176,6 +180,7 @@ extern "C" EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const
     if (!api) return nullptr;  // older than 1.18: nothing to tell it with; its sessions will name the operator they miss
     static const mamba_vision::Operator<mamba_vision::SelectiveScan> scan(api);
     static const mamba_vision::Operator<mamba_vision::OrderedScanKernel> ordered(api);
+    static const mamba_vision::Operator<mamba_vision::CausalConvKernel> conv(api);
     static const mamba_vision::Operator<mamba_vision::GroupNormKernel> norm(api);
     static const mamba_vision::Operator<mamba_vision::LayerNormKernel> layer_norm(api);
     static const mamba_vision::Operator<mamba_vision::BiasGeluKernel> gelu(api);
@@ -185,7 +190,7 @@ extern "C" EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const
     if (!domain) {
         OrtCustomOpDomain* made = nullptr;
         if (OrtStatus* status = api->CreateCustomOpDomain("mamba_vision", &made)) return status;
-        const OrtCustomOp* const operators[] = {&scan, &ordered, &norm, &layer_norm, &gelu};
+        const OrtCustomOp* const operators[] = {&scan, &ordered, &conv, &norm, &layer_norm, &gelu};
         for (const OrtCustomOp* one : operators)
             if (OrtStatus* status = api->CustomOpDomain_Add(made, one)) {
                 api->ReleaseCustomOpDomain(made);

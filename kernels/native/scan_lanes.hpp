@@ -557,6 +557,7 @@ static int64_t backward_heap(const Scan& scan, int64_t index) {
 #include "ordered_lanes.hpp"
 #include "norm_lanes.hpp"
 #include "rows_lanes.hpp"
+#include "conv_lanes.hpp"
 #endif
 
 #undef INLINE

@@ -85,11 +85,13 @@ struct Kind {
     OrderedHeap ordered_heap;
     void (*norm)(const GroupNorm&, int64_t);
     void (*rows)(const Rows&, int64_t);
+    void (*conv)(const CausalConv&, int64_t, void*);
+    int64_t (*conv_heap)(const CausalConv&);
 };
 
 #define KIND(lanes, name, ...) \
     Kind { lanes, name::forward_task, name::forward_heap, name::backward_task, name::backward_heap, __VA_ARGS__ }
-#define FLOAT_KIND(lanes, name) KIND(lanes, name, name::ordered_task, name::ordered_heap, name::norm_task, name::rows_task)
+#define FLOAT_KIND(lanes, name) KIND(lanes, name, name::ordered_task, name::ordered_heap, name::norm_task, name::rows_task, name::conv_task, name::conv_heap)
 
 Kind best_for_float() {
 #ifdef BEGIN_AVX2
@@ -105,7 +107,7 @@ Kind best_for_float() {
 }
 
 const Kind& kind_for(bool is_double) {
-    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes, nullptr, nullptr, nullptr, nullptr);
+    static const Kind of_float = best_for_float(), of_double = KIND(4, double_lanes, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
     return is_double ? of_double : of_float;
 }
 
@@ -159,6 +161,12 @@ void ordered_task(const OrderedScan& scan, int64_t task) {
 
 void norm_task(const GroupNorm& norm, int64_t task) { kind_for(false).norm(norm, task); }
 void rows_task(const Rows& rows, int64_t task) { kind_for(false).rows(rows, task); }
+
+void conv_task(const CausalConv& conv, int64_t task) {
+    const Kind& kind = kind_for(false);
+    Heap heap(kind.conv_heap(conv));
+    kind.conv(conv, task, heap.get());
+}
 
 void backward_task(const Scan& scan, int64_t task) {
     const Kind& kind = kind_for(scan.is_double != 0);

@@ -120,4 +120,16 @@ struct Rows {
 inline int64_t tasks(const Rows& rows) { return rows.parts; }
 void rows_task(const Rows& rows, int64_t task);
 
+// ---- causal convolution ----------------------------------------------------------------------------------------------
+// out_t = silu(bias + sum over k of weight_k x_(t - width + 1 + k)), channel by channel. All contiguous and float.
+struct CausalConv {
+    int64_t batch, length, channels, width;
+    int64_t parts;                   // tasks that share an element of the batch: ranges of steps
+    const float *x, *weight, *bias;  // (batch, length, channels), (channels, width), (channels)
+    float* out;                      // like x, and elsewhere
+};
+
+inline int64_t tasks(const CausalConv& conv) { return conv.batch * conv.parts; }
+void conv_task(const CausalConv& conv, int64_t task);
+
 }  // namespace mamba_vision

@@ -109,10 +109,10 @@ def ordered_scan_exported(
     else:
         dt, B, C = (M.transpose(2, 3) for M in (dt, B, C))  # (B, K, size, L)
     if dt_weight is not None:
-        dt = torch.matmul(dt_weight.to(A.dtype), dt.to(A.dtype))
+        dt = torch.matmul(dt.transpose(2, 3).to(A.dtype), dt_weight.transpose(1, 2).to(A.dtype)).transpose(2, 3)
     y = selective_scan(
         u,
-        dt.flatten(1, 2),
+        dt.permute(0, 3, 1, 2).flatten(2).transpose(1, 2),  # rows of channels are moved, as the scan's node wants them
         A.flatten(0, 1),
         B,
         C,

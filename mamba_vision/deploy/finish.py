@@ -1,12 +1,20 @@
 """Finishing an ONNX graph: one form for all its scan nodes, their function behind the graph, and the checks."""
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from mamba_vision.deploy import norm_function, ordered_function
 from mamba_vision.deploy.row_functions import add_row_functions
-from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, Signature, scan_function
+from mamba_vision.deploy.scan_function import (
+    CONVOLUTION,
+    DOMAIN,
+    INPUTS,
+    OPERATOR,
+    VERSION,
+    Signature,
+    convolution_function,
+    scan_function,
+)
 
 
 def add_scan_function(model: onnx.ModelProto) -> None:
@@ -17,11 +25,13 @@ def add_scan_function(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
     _add_plain(model)
     _add_ordered(model)
+    if any((node.domain, node.op_type) == (DOMAIN, CONVOLUTION) for node in model.graph.node):
+        model.functions.append(convolution_function(_opset(model)))
     if any((node.domain, node.op_type) == (DOMAIN, norm_function.OPERATOR) for node in model.graph.node):
         model.functions.append(norm_function.norm_function(_opset(model)))
     add_row_functions(model, _opset(model))
     if model.functions and not any(one.domain == DOMAIN for one in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
 def _add_ordered(model: onnx.ModelProto) -> None:
@@ -83,8 +93,7 @@ def _make_alike(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
         steps = []
         if not all_softplus:
             if bias:
-                steps += [_node("Unsqueeze", [bias, _constant(model, "scan_one", [1])], f"{name}_bias"),
-                          _node("Add", [delta, f"{name}_bias"], f"{name}_biased")]  # fmt: skip
+                steps += [_node("Add", [delta, bias], f"{name}_biased")]
                 delta, bias = f"{name}_biased", ""
             if _signature(node)[3]:
                 steps += [_node("Softplus", [delta], f"{name}_steps")]
@@ -122,12 +131,6 @@ def _zeros(steps: list[onnx.NodeProto], A: str, name: str) -> str:
     """A vector of zeros, one a channel of A (channels, states)."""
     steps.append(helper.make_node("Shape", [A], [f"{name}_size"], start=0, end=1))
     steps.append(_node("ConstantOfShape", [f"{name}_size"], name))  # of zeros in float32, unless told otherwise
-    return name
-
-
-def _constant(model: onnx.ModelProto, name: str, values: list[int]) -> str:
-    if all(tensor.name != name for tensor in model.graph.initializer):
-        model.graph.initializer.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
     return name
 
 

@@ -12,12 +12,12 @@ import onnx
 
 from mamba_vision.deploy import norm_function, ordered_function
 from mamba_vision.deploy.row_functions import GELU, LAYER_NORM
-from mamba_vision.deploy.scan_function import OPERATOR
+from mamba_vision.deploy.scan_function import CONVOLUTION, OPERATOR
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Sums over many values, exponentials and what a position is computed from stay in float32.
 _FLOAT32_OPERATORS = (
-    OPERATOR, ordered_function.OPERATOR, norm_function.OPERATOR, LAYER_NORM, GELU, "LayerNormalization",
+    OPERATOR, CONVOLUTION, ordered_function.OPERATOR, norm_function.OPERATOR, LAYER_NORM, GELU, "LayerNormalization",
     "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow",
     "Sqrt", "Reciprocal", "Range", "Resize", "CumSum", "TopK", "Einsum", "NonZero",
 )  # fmt: skip

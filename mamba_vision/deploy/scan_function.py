@@ -4,9 +4,11 @@ A file holds every scan as one node `mamba_vision::SelectiveScan`, and behind th
 runtime that has our operator library runs the node; any other replaces it by the function, whose body is ONNX's own
 `Scan`, one time step a turn.
 
-Layouts: u, delta, z, y (b, D, L); A (D, N); B, C (b, G, N, L), channel d in group d // (D / G); D, delta_bias (D,).
-Inside, time comes first, as tokens lie in memory: transpositions before the node and in the function cancel. The state
-is (b, G, N, R): the long axis contiguous.
+Layouts: u, delta, z, y (b, L, D), as tokens lie in memory; A (D, N); B, C (b, L, G, N), or (b, L, N) for one group,
+channel d in group d // (D / G); D, delta_bias (D,). Inside, time comes first. The state is (b, G, N, R): the long axis
+contiguous.
+
+Beside it the convolution that comes before many a scan, `mamba_vision::CausalConv`, of x (b, L, D) as well.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,8 @@ from onnx import parser
 
 from mamba_vision.deploy import chunk_scan
 
-DOMAIN, OPERATOR, VERSION = "mamba_vision", "SelectiveScan", 1
+DOMAIN, OPERATOR, VERSION = "mamba_vision", "SelectiveScan", 2
+CONVOLUTION = "CausalConv"
 INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 OPTIONAL = ("D", "z", "delta_bias")
 
@@ -50,10 +53,10 @@ def scan_function(signature: Signature, opset: int) -> onnx.FunctionProto:
         lines += ["skip = Mul(u_LbD, D)", f"skipped = Add({result}, skip)"]
         result = "skipped"
     if signature.z:
-        lines += ["z_LbD = Transpose <perm = [2, 0, 1]> (z)", "open = Sigmoid(z_LbD)", "gate = Mul(z_LbD, open)"]
+        lines += ["z_LbD = Transpose <perm = [1, 0, 2]> (z)", "open = Sigmoid(z_LbD)", "gate = Mul(z_LbD, open)"]
         lines += [f"gated = Mul({result}, gate)"]
         result = "gated"
-    lines += [f"y = Transpose <perm = [1, 2, 0]> ({result})"]
+    lines += [f"y = Transpose <perm = [1, 0, 2]> ({result})"]
     text = (
         f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n'
         f"{OPERATOR} <delta_softplus: int = 0> ({', '.join(INPUTS)}) => (y)\n{{\n" + "\n".join(lines) + "\n}"
@@ -61,16 +64,36 @@ def scan_function(signature: Signature, opset: int) -> onnx.FunctionProto:
     return parser.parse_function(text)
 
 
+def convolution_function(opset: int) -> onnx.FunctionProto:
+    """SiLU of the causal convolution of each channel: y (b, L, D) of x, weight (D, W), bias (D,); float32.
+
+    The nodes' attributes are `group`, which is D, and `pads`, which are W - 1 and 0.
+    """
+    return parser.parse_function(
+        f"""<opset_import: ["": {opset}], domain: "{DOMAIN}">
+        {CONVOLUTION} <group, pads> (x, weight, bias) => (y)
+        {{
+            one = Constant <value_ints = [1]> ()
+            x_bDL = Transpose <perm = [0, 2, 1]> (x)
+            taps = Unsqueeze(weight, one)
+            convolved = Conv <group: int = @group, pads: ints = @pads> (x_bDL, taps, bias)
+            open = Sigmoid(convolved)
+            y_bDL = Mul(convolved, open)
+            y = Transpose <perm = [0, 2, 1]> (y_bDL)
+        }}"""
+    )
+
+
 def _step_sizes(signature: Signature) -> list[str]:
     """s, the step sizes as the recurrence wants them, and s_LbD."""
     lines, name = [], "delta"
     if signature.delta_bias:
-        lines += ["bias = Unsqueeze(delta_bias, one)", "biased = Add(delta, bias)"]
+        lines += ["biased = Add(delta, delta_bias)"]
         name = "biased"
     if signature.delta_softplus:
         lines += softplus(name, "s")
         name = "s"
-    return [*lines, f"s_LbD = Transpose <perm = [2, 0, 1]> ({name})"]
+    return [*lines, f"s_LbD = Transpose <perm = [1, 0, 2]> ({name})"]
 
 
 def softplus(name: str, result: str) -> list[str]:
@@ -92,15 +115,18 @@ _SIZES = [
     "minus_one = Constant <value_ints = [-1]> ()",
     "three = Constant <value_ints = [3]> ()",
     "b = Shape <start = 0, end = 1> (u)",
-    "D_all = Shape <start = 1, end = 2> (u)",
-    "L = Shape <start = 2, end = 3> (u)",
-    "G = Shape <start = 1, end = 2> (B)",
-    "N = Shape <start = 2, end = 3> (B)",
+    "L = Shape <start = 1, end = 2> (u)",
+    "D_all = Shape <start = 2, end = 3> (u)",
+    "N = Shape <start = 1, end = 2> (A)",
+    "by_state = Concat <axis = 0> (b, L, minus_one, N)",
+    "B_bLGN = Reshape(B, by_state)",
+    "C_bLGN = Reshape(C, by_state)",
+    "G = Shape <start = 2, end = 3> (B_bLGN)",
     "R = Div(D_all, G)",
     "flat = Concat <axis = 0> (L, b, D_all)",
-    "u_LbD = Transpose <perm = [2, 0, 1]> (u)",
-    "B_LbGN = Transpose <perm = [3, 0, 1, 2]> (B)",
-    "C_LbGN = Transpose <perm = [3, 0, 1, 2]> (C)",
+    "u_LbD = Transpose <perm = [1, 0, 2]> (u)",
+    "B_LbGN = Transpose <perm = [1, 0, 2, 3]> (B_bLGN)",
+    "C_LbGN = Transpose <perm = [1, 0, 2, 3]> (C_bLGN)",
 ]
 
 _MANY_STATES = [

@@ -5,8 +5,19 @@ Slices, and for that walks all nodes, and all other Slices, at every Slice, whic
 """
 
 from onnxscript import ir, optimizer, rewriter
+from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules import common as rules
 
+
+def _same_axes(context, axes, again, **_) -> bool:
+    """Whether both are known, and the same."""
+    first, second = (ir.convenience.get_const_tensor(value) for value in (axes, again))
+    return first is not None and second is not None and first.numpy().tolist() == second.numpy().tolist()
+
+
+_squeeze_unsqueeze = pattern.RewriteRule(
+    lambda op, x, axes, again: op.Squeeze(op.Unsqueeze(x, axes), again), lambda op, x, **_: op.Identity(x), _same_axes
+)
 _ROUNDS = 2  # folding frees nodes for the rules, rules free constants for folding
 _RULES = (
     rules.add_0_rule, rules.sub_0_rule, rules.mul_by_1_rule, rules.div_by_1_rule,
@@ -19,7 +30,7 @@ _RULES = (
     rules.successive_relu_rule, rules.successive_clip_rule,
     rules.cast_cast_rule, rules.no_op_cast_rule, rules.no_op_expand_rule, rules.no_op_transpose_rule,
     rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.squeeze_reshape_1d_rule,
-    rules.transpose_transpose_rule, rules.unsqueeze_unsqueeze_rule,
+    _squeeze_unsqueeze, rules.transpose_transpose_rule, rules.unsqueeze_unsqueeze_rule,
     rules.no_op_static_scatter_nd_rule, rules.no_op_dynamic_scatter_nd_rule,
     rules.normalize_pad_format_conv_rule, rules.fuse_pad_into_conv_rule,
     rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_conv_transpose_rule,

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mamba_vision.deploy import norm_function, ordered_function
+from mamba_vision.deploy.scan_function import CONVOLUTION as CAUSAL_CONVOLUTION
 from mamba_vision.deploy.scan_function import DOMAIN, INPUTS, OPERATOR, OPTIONAL, VERSION
 from mamba_vision.deploy.simplify import simplify
 from mamba_vision.kernels.ordered_scan.exported import OrderWatch, told_of_orders
@@ -117,8 +118,23 @@ def _scan(
         raise ExportError("a scan with an initial state has no ONNX node: the node starts from zero")
     if len(B.shape) != 4 or len(C.shape) != 4:
         raise ExportError("a scan with B or C constant over time has no ONNX node: expand them to (b, G, N, L)")
-    y = _node(OPERATOR)(u, delta, A, B, C, D, z, delta_bias, delta_softplus=int(delta_softplus))
-    return y, op.Identity(A), op.Identity(A)
+    y = _node(OPERATOR)(
+        _turned(u), _turned(delta), A, _by_steps(B), _by_steps(C), D, None if z is None else _turned(z), delta_bias,
+        delta_softplus=int(delta_softplus),
+    )  # fmt: skip
+    return _turned(y), op.Identity(A), op.Identity(A)
+
+
+def _turned(x_bDL):
+    """(b, D, L) as (b, L, D), and back; tokens lie that way in memory, so that most of these cancel with others."""
+    return op.Transpose(x_bDL, perm=[0, 2, 1])
+
+
+def _by_steps(M_bGNL):
+    """(b, G, N, L) as (b, L, G, N), or (b, L, N) where G is 1."""
+    if M_bGNL.shape[1] == 1:
+        return _turned(op.Squeeze(M_bGNL, op.Constant(value_ints=[1])))
+    return op.Transpose(M_bGNL, perm=[0, 3, 1, 2])
 
 
 def _ordered_scan(x, order, dt, dt_weight, A, B, C, D, dt_bias, *others):
@@ -133,11 +149,12 @@ def _convolution(x, weight, bias=None, initial_states=None, seq_idx=None, silu=F
     if initial_states is not None or seq_idx is not None:
         raise ExportError("a causal convolution with initial_states or seq_idx cannot be exported")
     channels, width = (int(side) for side in weight.shape)
-    taps = op.Unsqueeze(weight, op.Constant(value_ints=[1]))
-    y = op.Conv(x, taps, bias, group=channels, pads=[width - 1, 0])
     if silu:
-        y = op.Mul(y, op.Sigmoid(y))
-    return y, op.Identity(weight)
+        bias = op.Constant(value_floats=[0.0] * channels) if bias is None else bias
+        y = _node(CAUSAL_CONVOLUTION)(_turned(x), weight, bias, group=channels, pads=[width - 1, 0])
+        return _turned(y), op.Identity(weight)
+    taps = op.Unsqueeze(weight, op.Constant(value_ints=[1]))
+    return op.Conv(x, taps, bias, group=channels, pads=[width - 1, 0]), op.Identity(weight)
 
 
 def _floor_division(a, b):
@@ -195,6 +212,7 @@ def _register_schema() -> None:
         for name in INPUTS
     ]
     ordered = [kind.FormalParameter(name, "I" if name == "order" else "T") for name in ordered_function.INPUTS]
+    convolution = [kind.FormalParameter(name, "T") for name in ("x", "weight", "bias")]
     norm = [kind.FormalParameter(name, "T") for name in norm_function.INPUTS]
     floats, numbers = ("T", ["tensor(float)"], ""), ("I", ["tensor(int64)"], "")
     onnx.defs.register_schema(
@@ -208,6 +226,16 @@ def _register_schema() -> None:
         kind(
             ordered_function.OPERATOR, DOMAIN, VERSION, inputs=ordered, outputs=[kind.FormalParameter("y", "T")],
             type_constraints=[floats, numbers],
+        )
+    )  # fmt: skip
+    onnx.defs.register_schema(
+        kind(
+            CAUSAL_CONVOLUTION, DOMAIN, VERSION, inputs=convolution, outputs=[kind.FormalParameter("y", "T")],
+            type_constraints=[floats],
+            attributes=[
+                kind.Attribute("group", kind.AttrType.INT, required=True),
+                kind.Attribute("pads", kind.AttrType.INTS, required=True),
+            ],
         )
     )  # fmt: skip
     onnx.defs.register_schema(

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from mamba_vision.deploy import Classifier
 from mamba_vision.deploy.finish import add_scan_function
+from mamba_vision.deploy.scan_function import VERSION
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "browser"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -42,20 +43,20 @@ await fetch("answer", { method: "POST", body: JSON.stringify(answer) });
 def scanning_classifier() -> onnx.ModelProto:
     """Three logits out of a selective scan over the pixels: a node of ours, with its function behind the graph."""
     nodes = [
-        helper.make_node("Reshape", ["image", "tokens"], ["u"]),
+        helper.make_node("Reshape", ["image", "tokens"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["u"], perm=[0, 2, 1]),
         helper.make_node("Abs", ["u"], ["delta"]),
-        helper.make_node("ReduceMean", ["u"], ["B_line"], keepdims=1, axes=[1]),
-        helper.make_node("Unsqueeze", ["B_line", "one"], ["B"]),
+        helper.make_node("ReduceMean", ["u"], ["B"], keepdims=1, axes=[2]),
         helper.make_node("SelectiveScan", ["u", "delta", "A", "B", "B"], ["y"], domain="mamba_vision"),
-        helper.make_node("ReduceMean", ["y"], ["logits"], keepdims=0, axes=[2]),
+        helper.make_node("ReduceMean", ["y"], ["logits"], keepdims=0, axes=[1]),
     ]
-    constants = {"tokens": np.int64([0, 3, -1]), "one": np.int64([1]), "A": -np.float32([[0.5], [1], [2]])}
+    constants = {"tokens": np.int64([0, 3, -1]), "A": -np.float32([[0.5], [1], [2]])}
     graph = helper.make_graph(
         nodes, "scan", [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mamba_vision", 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mamba_vision", VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     add_scan_function(model)
     helper.set_model_props(model, {"mamba_vision": json.dumps(INFO)})

@@ -68,7 +68,7 @@ def test_function_and_kernel_equal_pytorch(channels: int, library: str, tmp_path
 
 
 def test_gelu_is_right_everywhere(with_library: ort.SessionOptions) -> None:
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 20, "mamba_vision": 1]>
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 20, "mamba_vision": 2]>
         gelu (float[n, c] x, float[c] bias) => (float[n, c] y) { y = mamba_vision.BiasGelu(x, bias) }""")
     session = ort.InferenceSession(model.SerializeToString(), with_library)
     x = np.linspace(-12, 12, 30_000, dtype=np.float32).reshape(100, 300)
