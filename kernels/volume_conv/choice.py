@@ -35,6 +35,7 @@ def gradient_pays(weight: torch.Tensor) -> bool:
     return (weight.shape[1], weight.shape[0]) in DATA_GRADIENT
 
 
+@torch.compiler.assume_constant_result
 def _measured_on(device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip is not None:
         return False
