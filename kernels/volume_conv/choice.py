@@ -13,6 +13,8 @@ At 48 and 96 channels cuDNN takes kernels of the GPU before with tiles of 32 cha
 Pairs that were not measured stay with it, and so do other GPUs and volumes of less than a few rounds of programs.
 """
 
+from functools import cache
+
 import torch
 
 FORWARD = frozenset({(48, 48), (96, 48), (48, 96), (96, 96)})  # channels in and out
@@ -22,12 +24,12 @@ GPU = 9  # major compute capability: Hopper
 
 
 def forward_pays(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether the kernel is the faster one for this convolution."""
+    """Whether the kernel is the faster one for this convolution, on a GPU that it was measured on."""
     if x.dtype not in (torch.float16, torch.bfloat16) or weight.dtype != x.dtype:
         return False
     if (x.shape[1], weight.shape[0]) not in FORWARD or x.numel() < LEAST_VOXELS * x.shape[1]:
         return False
-    return x.is_contiguous(memory_format=torch.channels_last_3d) and _measured_on(x.device)
+    return x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def gradient_pays(weight: torch.Tensor) -> bool:
@@ -35,8 +37,9 @@ def gradient_pays(weight: torch.Tensor) -> bool:
     return (weight.shape[1], weight.shape[0]) in DATA_GRADIENT
 
 
-@torch.compiler.assume_constant_result
-def _measured_on(device: torch.device) -> bool:
+@cache
+def measured_on(device: torch.device) -> bool:
+    """Whether these measurements hold on that GPU; compilers, which cannot ask, leave that to the operator."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_properties(device).major == GPU

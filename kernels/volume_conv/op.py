@@ -42,6 +42,8 @@ def volume_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         return volume_conv_portable(x, weight, bias)
     if not plainly(x):
         return torch.ops.mamba_vision.volume_conv(x, weight, bias)
+    if not choice.measured_on(x.device):
+        return volume_conv_portable(x, weight, bias)
     y = _Saved.apply(x, weight, bias)
     with torch.no_grad():
         _write(x, weight, bias, y)
@@ -91,7 +93,7 @@ def _gradients(grad, x, weight, wanted):
     """Gradients of x, weight and bias, None for those not wanted."""
     grad = grad.contiguous(memory_format=_LAYOUT)
     dx = None
-    own = wanted[0] and choice.gradient_pays(weight)
+    own = wanted[0] and choice.gradient_pays(weight) and choice.measured_on(x.device)
     if own:
         dx = torch.empty_like(x)
         load("volume_conv", "triton").write_gradient(grad, weight, dx)
@@ -107,6 +109,9 @@ def _gradients(grad, x, weight, wanted):
 
 def _run(x, weight, bias):
     x = x.contiguous(memory_format=_LAYOUT)  # a compiler may have its own mind
+    if not choice.measured_on(x.device):
+        with without_autocast(x):
+            return volume_conv_portable(x, weight, bias).contiguous(memory_format=_LAYOUT)
     y = _empty(x, weight)
     _write(x, weight, bias, y)
     return y
