@@ -8,7 +8,6 @@ from mamba_vision.kernels.instance_norm import instance_norm
 from mamba_vision.kernels.ordered_scan import ordered_conv1d, ordered_scan
 from mamba_vision.kernels.selective_scan import selective_scan, selective_state_update
 from mamba_vision.kernels.ssd import ssd
-from mamba_vision.kernels.volume_conv import volume_conv
 
 __all__ = [
     "BackendError",
@@ -25,5 +24,4 @@ __all__ = [
     "selective_state_update",
     "ssd",
     "use_backend",
-    "volume_conv",
 ]

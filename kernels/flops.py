@@ -7,7 +7,6 @@ pass counts twice its forward pass, as PyTorch counts matrix products.
 """
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
@@ -16,8 +15,7 @@ import mamba_vision.kernels.causal_conv1d.op
 import mamba_vision.kernels.ordered_scan.convolution
 import mamba_vision.kernels.ordered_scan.op
 import mamba_vision.kernels.selective_scan.op
-import mamba_vision.kernels.ssd.scan_op
-import mamba_vision.kernels.volume_conv.op  # noqa: F401 (they define the operators that are named below)
+import mamba_vision.kernels.ssd.scan_op  # noqa: F401 (they define the operators that are named below)
 
 FORMULA = "scan = 9·L·D·N + L·D (skip) + L·D (gate), a direction; L steps, D channels, N states"
 Shape = Sequence[int]
@@ -66,16 +64,6 @@ def ssd_flops(x: Shape, step: Shape, A: Shape, B: Shape, *_, **__) -> int:
     return scan_flops(x[0] * x[1], x[2] * x[3], B[3], skip=False)
 
 
-def volume_conv_flops(x: Shape, weight: Shape, *_, **__) -> int:
-    """Operations of `volume_conv`, all 27 taps at every voxel, as PyTorch counts convolutions."""
-    return 2 * x[0] * prod(x[2:]) * prod(weight)
-
-
-def volume_conv_backward_flops(grad: Shape, x: Shape, weight: Shape, of_x: bool, of_weight: bool, *_, **__) -> int:
-    """Operations of the gradients of `volume_conv` that are wanted."""
-    return (of_x + of_weight) * volume_conv_flops(x, weight)
-
-
 def _steps(x: Shape, order: Shape) -> int:
     return x[0] * order[-2] * order[-1]
 
@@ -95,8 +83,6 @@ def _register() -> None:
     ):
         register_flop_formula(forward)(formula)
         register_flop_formula(backward)(_twice(formula, gradients))
-    register_flop_formula(ops.volume_conv)(volume_conv_flops)
-    register_flop_formula(ops.volume_conv_backward)(volume_conv_backward_flops)
 
 
 def _twice(formula, gradients: int):

@@ -22,7 +22,6 @@ KERNELS = [
     *(f"{CONV}{name}]" for name in ("seq_idx", "silu_w4", "w2_short", "w3_init")),
     f"{ORDERED}test_zero_token_passes_the_state_and_drops_its_output[triton-interpreted]",
     f"{ORDERED}test_repeated_tokens_add_up_and_merge_none_keeps_orders_apart[triton-interpreted]",
-    "kernels/test_volume_conv.py::test_random_shapes[triton-interpreted]",
 ]
 LAYERS = ["models/networks/test_umamba.py::test_mamba_layer_parity[mamba_layer_channel]"]
 

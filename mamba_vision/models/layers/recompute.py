@@ -15,8 +15,7 @@ def recomputed(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tens
     The function must not draw random numbers. What follows its last kept result is not computed twice. The second time
     runs on the backend of the first, also where `backward` is called outside of `use_backend`.
     """
-    watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if not watched or not _short_of_memory(tensors[0]) or torch.compiler.is_compiling():
+    if not torch.is_grad_enabled() or not _short_of_memory(tensors[0]) or torch.compiler.is_compiling():
         return function(*tensors)  # a compiler decides by itself
     backend = requested_backend()
 

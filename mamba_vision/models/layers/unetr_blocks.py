@@ -1,14 +1,12 @@
 """MONAI's UNETR blocks, with norm, sum and activation in one where a kernel can. Names of weights are MONAI's."""
 
-from functools import partial
-
 import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock, get_conv_layer
 from torch import Tensor, nn
 
 from mamba_vision.models.layers.normed import norm_act, norm_act_conv
 from mamba_vision.models.layers.recompute import recomputed
-from mamba_vision.models.layers.volume_convs import conv3, pointwise
+from mamba_vision.models.layers.volume_convs import few_channels, pointwise
 
 SLOPE = 0.01  # of LeakyReLU in MONAI's blocks
 
@@ -17,20 +15,29 @@ class ResBlock(UnetResBlock):
     """conv - norm - act - conv - norm, plus the input (by a 1x1x1 convolution and a norm where widths differ), act."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_act_conv(self.norm1, conv3(self.conv1.conv, x), SLOPE, partial(conv3, self.conv2.conv))
-        skip = recomputed(self._skip, x) if self.downsample else x
-        return norm_act(self.norm2, y, SLOPE, skip.to(y.dtype))
+        return self.tail(*recomputed(self.head, x))
 
-    def _skip(self, x: Tensor) -> Tensor:
-        return norm_act(self.norm3, pointwise(self.conv3.conv, x))
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added at the end, and the first convolution: last, as `recomputed` then need not repeat it."""
+        skip = norm_act(self.norm3, pointwise(self.conv3.conv, x)) if self.downsample else x
+        return skip, few_channels(self.conv1.conv, x)
+
+    def tail(self, skip: Tensor, y: Tensor) -> Tensor:
+        y = norm_act_conv(self.norm1, y, SLOPE, self.conv2)
+        return norm_act(self.norm2, y, SLOPE, skip.to(y.dtype))
 
 
 class BasicBlock(UnetBasicBlock):
     """conv - norm - act, twice."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_act_conv(self.norm1, conv3(self.conv1.conv, x), SLOPE, partial(conv3, self.conv2.conv))
-        return norm_act(self.norm2, y, SLOPE)
+        return self.tail(*recomputed(self.head, x))
+
+    def head(self, x: Tensor) -> tuple[Tensor]:
+        return (few_channels(self.conv1.conv, x),)
+
+    def tail(self, y: Tensor) -> Tensor:
+        return norm_act(self.norm2, norm_act_conv(self.norm1, y, SLOPE, self.conv2), SLOPE)
 
 
 class SkipBlock(nn.Module):
@@ -52,6 +59,10 @@ class UpBlock(nn.Module):
         self.transp_conv = get_conv_layer(3, cin, cout, kernel_size=2, stride=2, conv_only=True, is_transposed=True)
         self.conv_block = (ResBlock if res_block else BasicBlock)(3, 2 * cout, cout, 3, 1, norm_name)
 
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """What is joined, twice as wide as all else, is not kept for backward."""
+        return self.conv_block.tail(*recomputed(lambda *parts: self.conv_block.head(self.join(*parts)), x, skip))
+
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
-        """What the block reads, so that the caller can let go of the two."""
+        """What the block reads; by itself for callers that can let go of the two."""
         return torch.cat((self.transp_conv(x), skip), dim=1)

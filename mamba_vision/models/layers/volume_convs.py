@@ -8,9 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mamba_vision.kernels import volume_conv
-from mamba_vision.models.layers.recompute import recomputed
-
 PARTS = 256  # of a sum over all voxels
 LEAST = 4096  # voxels a part
 FEW = 4  # channels of scans, for which cuDNN has no kernels of its own
@@ -32,21 +29,16 @@ def pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return rows.unflatten(0, x_BDHWC.shape[:-1]).movedim(-1, 1)
 
 
-def conv3(conv: nn.Module, x: Tensor) -> Tensor:
-    """A convolution of side 3, or of any side over few channels, by what is fastest; any other module as it is."""
+def few_channels(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution that reads a scan's one to four channels, with taps as channels; any other module as it is."""
     if type(conv) is not nn.Conv3d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return conv(x)
     dtype = _fast_dtype(x)
-    if dtype is None or conv.groups > 1 or set(conv.dilation) != {1}:
+    plain = conv.groups > 1 or set(conv.dilation) != {1}
+    if dtype is None or plain or conv.in_channels > FEW or conv.kernel_size[2] == 1:
         return conv(x)
-    few = conv.in_channels <= FEW and conv.kernel_size[2] > 1
-    if not few and (set(conv.kernel_size) != {3} or set(conv.stride) != {1} or set(conv.padding) != {1}):
-        return conv(x)
-    x, weight = x.to(dtype), conv.weight.to(dtype)
-    bias = None if conv.bias is None else conv.bias.to(dtype)
-    if not few:
-        return volume_conv(x, weight, bias)
-    return recomputed(lambda *tensors: taps_as_channels(*tensors, conv.stride, conv.padding), x, weight, bias)
+    weight, bias = conv.weight.to(dtype), None if conv.bias is None else conv.bias.to(dtype)
+    return taps_as_channels(x.to(dtype), weight, bias, conv.stride, conv.padding)
 
 
 def taps_as_channels(

@@ -4,8 +4,10 @@ Names of weights are the published ones; the decoder's blocks are MONAI's. 3-D o
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from monai.networks.blocks import UnetOutBlock
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from mamba_vision.models.layers.fused_norm import norm_tokens_by
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.models.layers.recompute import recomputed
 from mamba_vision.models.layers.unetr_blocks import SkipBlock, UpBlock
-from mamba_vision.models.layers.volume_convs import conv3, pointwise
+from mamba_vision.models.layers.volume_convs import few_channels, pointwise
 from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 from mamba_vision.registry import MODELS
 
@@ -129,8 +131,11 @@ class SegMamba(Network):
             (self.decoder3, self.encoder2, s0),
             (self.decoder2, self.encoder1, x),
         ):
-            y = up.join(y, skip(side))
-            y = up.conv_block(y)
+            if torch.is_grad_enabled():
+                y = up(y, skip(side))
+            else:
+                y = up.join(y, skip(side))
+                y = up.conv_block(y)
         return crop_to(pointwise(self.out.conv.conv, self.decoder1(y)), size)
 
 
@@ -158,9 +163,8 @@ class MambaEncoder(nn.Module):
         """(B, C, D, H, W) -> side outputs at strides 2, 4, 8 and 16; what goes on to the next stage bypasses them."""
         sides = []
         for down, conv, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            x = instance_norm(
-                stage(conv(conv3(down[-1], x)))
-            )  # the side's norm and that of the next halving, `down[0]`
+            x = stage(conv(recomputed(partial(few_channels, down[-1]), x)))
+            x = instance_norm(x)  # the side's norm and that of the next halving, `down[0]`
             sides.append(mlp(x))
         return tuple(sides)
 
@@ -179,12 +183,12 @@ class SpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = normed_relu(recomputed(self._second, conv3(self.proj, x)))
+        wide = normed_relu(recomputed(self._second, self.proj(x)))
         narrow = normed_relu(pointwise(self.proj3, x))
         return x + normed_relu(pointwise(self.proj4, wide + narrow))
 
     def _second(self, x: Tensor) -> Tensor:
-        return conv3(self.proj2, normed_relu(x))
+        return self.proj2(normed_relu(x))
 
 
 def normed_relu(x: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Convolutions over volumes by products of matrices, a kernel, or taps as channels: the same results and gradients."""
+"""Convolutions over volumes by products of matrices or with taps as channels: the same results and gradients."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from mamba_vision.kernels import use_backend
 from mamba_vision.models.layers import recompute, volume_convs
 from mamba_vision.models.layers.channels_last import volume_layout
+from mamba_vision.models.layers.unetr_blocks import UpBlock
 from mamba_vision.registry import MODELS
 
 
@@ -42,13 +45,13 @@ CONVS = [
 
 @pytest.mark.parametrize("settings", CONVS, ids=str)
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
-def test_conv3_as_convolution(settings, again, monkeypatch):
+def test_few_channels_as_convolution(settings, again, monkeypatch):
     monkeypatch.setattr(volume_convs, "_fast_dtype", lambda x: torch.float64)
     monkeypatch.setattr(recompute, "_short_of_memory", lambda x: again)
     conv = nn.Conv3d(**settings, out_channels=10).double()
     x = torch.randn(2, conv.in_channels, 8, 7, 9, dtype=torch.float64)
     x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
-    got, want = volume_convs.conv3(conv, x), conv(x)
+    got, want = volume_convs.few_channels(conv, x), conv(x)
     torch.testing.assert_close(got, want)
     leaves, grad = (x, *conv.parameters()), torch.randn_like(want)
     pairs = zip(torch.autograd.grad(got, leaves, grad), torch.autograd.grad(want, leaves, grad), strict=True)
@@ -70,9 +73,31 @@ def test_taps_as_channels_are_eight_and_computed_again(monkeypatch):
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         for channels, side in ((4, 3), (4, 7), (1, 5), (3, 3)):
-            volume_convs.conv3(nn.Conv3d(channels, 8, side, padding=side // 2), torch.randn(1, channels, 8, 8, 8))
+            conv = nn.Conv3d(channels, 8, side, padding=side // 2)
+            recompute.recomputed(partial(volume_convs.few_channels, conv), torch.randn(1, channels, 8, 8, 8))
     assert seen == [(16, (3, 3, 1)), (32, (7, 7, 1)), (8, (5, 5, 1)), (24, (3, 3, 1))]
     assert kept and all(len(shape) == 1 or shape[1] <= 4 for shape in kept)  # no unfolded volume
+
+
+@pytest.mark.parametrize("res_block", [True, False])
+def test_joined_volumes_are_not_kept(res_block, monkeypatch):
+    """An up block joins again in backward: the same gradients, without a kept tensor of the joined width."""
+    torch.manual_seed(0)
+    block = UpBlock(6, 5, "instance", res_block).double()
+    x = torch.randn(1, 6, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    skip = torch.randn(1, 5, 8, 8, 8, dtype=torch.float64, requires_grad=True)
+    leaves = (x, skip, *(p for p in block.parameters()))
+    want_y = block.conv_block(block.join(x, skip))
+    want = torch.autograd.grad(want_y.square().sum(), leaves)
+    monkeypatch.setattr(recompute, "_short_of_memory", lambda x: True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        y = block(x, skip)
+    got = torch.autograd.grad(y.square().sum(), leaves)
+    torch.testing.assert_close(y, want_y)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other)
+    assert (1, 10, 8, 8, 8) not in kept
 
 
 @pytest.mark.gpu
@@ -107,7 +132,7 @@ def test_segmamba_on_a_gpu(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels", [4, 48])
-def test_conv3_on_a_gpu(channels):
+def test_few_channels_on_a_gpu(channels):
     """In a graph, in autocast and for a compiler, against float32."""
     conv = nn.Conv3d(channels, 48, 3, padding=1).cuda()
     x = torch.randn(2, channels, 65, 47, 51, device="cuda")
@@ -115,13 +140,15 @@ def test_conv3_on_a_gpu(channels):
         want = F.conv3d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             last = volume_layout(x)
-            got = volume_convs.conv3(conv, last)
-            compiled = torch.compile(lambda x: volume_convs.conv3(conv, x), backend="aot_eager", fullgraph=True)(last)
+            got = volume_convs.few_channels(conv, last)
+            compiled = torch.compile(lambda x: volume_convs.few_channels(conv, x), backend="aot_eager", fullgraph=True)(
+                last
+            )
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
-                captured = volume_convs.conv3(conv, last)
+                captured = volume_convs.few_channels(conv, last)
     last.copy_(last.flip(0))
     graph.replay()
     for result in (got, compiled, captured.flip(0)):
