@@ -54,8 +54,8 @@ def pack(
         row = row.to(tl.int64)[:, None]
         mask = inside[:, None] & (on < N)[None, :]
         stored = (t < padded)[:, None] & (on >= 0)[None, :]
-        place = on // S * (2 * S) + on % S
-        row_p = rows + bk.to(tl.int64) * padded * (2 * NP) + t[:, None] * (2 * NP) + place[None, :]
+        slot = on // S * (2 * S) + on % S
+        row_p = rows + bk.to(tl.int64) * padded * (2 * NP) + t[:, None] * (2 * NP) + slot[None, :]
         col_p = cols + bk.to(tl.int64) * padded * (2 * NP) + on[None, :] * padded + t[:, None]
         if HAS_B:
             x = tl.load(B + b * b_b + k * b_k + row * b_t + on[None, :] * b_n, mask=mask, other=0.0).to(tl.float32)
