@@ -31,12 +31,9 @@ def pack(
     A, B, C, At, rows, cols, order, length, padded, channels, order_b,
     a_c, a_n, b_b, b_k, b_t, b_n, c_b, c_k, c_t, c_n, n_tiles, n_bk,
     K: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BT: tl.constexpr, HAS_B: tl.constexpr, HAS_C: tl.constexpr,
-    ORDER: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, S: tl.constexpr, OVERLAP: tl.constexpr,
+    ORDER: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """One launch for all small operands: A transposed and scaled; B and C in step order, as rows (t, n) or columns.
-
-    S: states of B, then of C, that lie together in a row (NP: all of B first).
-    """
+    """One launch for all small operands: A transposed and scaled; B and C in step order, as rows (t, n) or columns."""
     after_previous(OVERLAP)
     pid = tl.program_id(0)
     on = tl.arange(0, NP)
@@ -54,8 +51,7 @@ def pack(
         row = row.to(tl.int64)[:, None]
         mask = inside[:, None] & (on < N)[None, :]
         stored = (t < padded)[:, None] & (on >= 0)[None, :]
-        slot = on // S * (2 * S) + on % S
-        row_p = rows + bk.to(tl.int64) * padded * (2 * NP) + t[:, None] * (2 * NP) + slot[None, :]
+        row_p = rows + bk.to(tl.int64) * padded * (2 * NP) + t[:, None] * (2 * NP) + on[None, :]
         col_p = cols + bk.to(tl.int64) * padded * (2 * NP) + on[None, :] * padded + t[:, None]
         if HAS_B:
             x = tl.load(B + b * b_b + k * b_k + row * b_t + on[None, :] * b_n, mask=mask, other=0.0).to(tl.float32)
@@ -66,7 +62,7 @@ def pack(
         if HAS_C:
             x = tl.load(C + b * c_b + k * c_k + row * c_t + on[None, :] * c_n, mask=mask, other=0.0).to(tl.float32)
             if ROWS:
-                tl.store(row_p + S, x, mask=stored)
+                tl.store(row_p + NP, x, mask=stored)
             if COLS:
                 tl.store(col_p + NP * padded, x, mask=stored)
     else:  # the programs behind the steps pack A

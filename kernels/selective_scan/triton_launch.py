@@ -11,7 +11,6 @@ import torch
 
 from mamba_vision.kernels.selective_scan import triton_backward as bw
 from mamba_vision.kernels.selective_scan import triton_forward as fw
-from mamba_vision.kernels.selective_scan import triton_lanes
 from mamba_vision.kernels.selective_scan import triton_one_state as one_state
 from mamba_vision.kernels.selective_scan import triton_tuning as tuning
 from mamba_vision.kernels.triton_common import capped, cdiv, power_of_two
@@ -113,21 +112,6 @@ def scan_forward(
         )  # fmt: skip
         return saved
     choice = tuning.forward_states(bk, op.channels, op.length, op.N)
-    if choice.lanes:
-        G, W = min(choice.lanes, op.NP, TILE), choice.warps
-        strides, steps = _geometry(1, u, op.delta, z, y)[2:]
-        half = choice.half_rows and op.B.dtype == op.C.dtype == torch.bfloat16 and op.NP > G
-        rows = _pack(op, rows=True, dtype=torch.bfloat16 if half else torch.float32, together=op.NP // G)[1]
-        nc = cdiv(op.channels, 32 * W // G)
-        launch(
-            triton_lanes.scan_lanes, nc * bk,
-            u, op.delta, rows.view(torch.int32) if half else rows, op.A, op.B, op.C, D, bias, z, y, initial, last_p,
-            saved, order, op.length, op.padded, op.channels, nc, op.tiles, op.order_stride(), *op.A.stride(),
-            *op.B.stride()[:2], *op.C.stride()[:2], *strides, *steps,
-            N=op.N, NP=op.NP, G=G, W=W, EVERY=TILE, KEEP=keep, NEAR=choice.near, LAST=last is not None, **flags,
-            num_warps=W, num_stages=1, **capped(choice.registers),
-        )  # fmt: skip
-        return saved
     V, unit, strides, steps = _geometry(choice.V, u, op.delta, z, y)
     BC = choice.BC if V == choice.V else 32
     At, rows = _pack(op, rows=True)
@@ -274,17 +258,12 @@ def _carry(op: Operands, ends, decays, At, first, entering, n_chunks: int, rever
     )  # fmt: skip
 
 
-def _pack(
-    op: Operands, rows: bool, only_C: bool = False, dtype: torch.dtype = torch.float32, together: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A as (k, n, c) times log2(e); B and C as rows (b k, t, 2 NP), or columns (b k, 2 NP, t).
-
-    together: how many states of B, then of C, lie side by side in a row; all of B if not given.
-    """
+def _pack(op: Operands, rows: bool, only_C: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """A as (k, n, c) times log2(e); B and C as float32 rows (b k, t, 2 NP), or columns (b k, 2 NP, t)."""
     bk = op.batch * op.K
     At = op.empty(op.K, op.NP, op.channels)
     variable = not (op.const_B and op.const_C)
-    packed = op.u.new_empty((bk, op.padded, 2 * op.NP) if variable else 0, dtype=dtype)
+    packed = op.empty(bk, op.padded, 2 * op.NP) if variable else op.empty(0)
     order = op.order if op.token_rows else None
     B = op.u if op.const_B else op.B
     C = op.u if op.const_C else op.C
@@ -294,7 +273,7 @@ def _pack(
         op.A, B, C, At, packed, packed, op.u if order is None else order,
         op.length, op.padded, op.channels, op.order_stride(), *op.A.stride(), *B.stride(), *C.stride(), n_tiles, bk,
         K=op.K, N=op.N, NP=op.NP, BT=64, HAS_B=not op.const_B and not only_C, HAS_C=not op.const_C,
-        ORDER=order is not None, ROWS=rows, COLS=not rows, S=together or op.NP, num_warps=4, num_stages=1,
+        ORDER=order is not None, ROWS=rows, COLS=not rows, num_warps=4, num_stages=1,
     )  # fmt: skip
     return At, packed
 

@@ -20,9 +20,6 @@ class ForwardStates:
     """scan_states: channels and steps a tile, channels a thread, register cap, steps a chunk (None: not split).
 
     near: prefetch what the next tile reads, 0 not, 1 into L1, 2 into L2.
-
-    lanes: not 0: scan_lanes instead, with so many lanes a channel and `warps` a program, of the rest only `registers`
-    counts; `half_rows`: B and C stay bfloat16.
     """
 
     BC: int = 64
@@ -31,9 +28,6 @@ class ForwardStates:
     registers: int | None = 168
     chunk: int | None = None
     near: int = 0
-    lanes: int = 0
-    warps: int = 4
-    half_rows: bool = True
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ FORWARD = [
     dict(BC=64, V=2, T=2), dict(BC=64, V=2, T=4, near=1), dict(BC=32, V=1, T=8, near=2), dict(BC=16, V=1, T=4),
     dict(BC=32, V=1, T=4, chunk=16), dict(BC=64, V=2, T=4, chunk=32, near=1),
 ]  # fmt: skip
-LANES = [dict(lanes=8, warps=2), dict(lanes=4, warps=1), dict(lanes=2, warps=1)]
 BACKWARD = [
     dict(BC=32, V=1, unroll=1, reload=True, near=0), dict(BC=32, V=1, unroll=4, near=2),
     dict(BC=64, V=2, registers=None), dict(chunk=16),
@@ -86,13 +85,6 @@ def test_one_state(choice, length):
 def test_forward_of_many_states(choice):
     with override(ForwardStates=choice):
         check(inputs(1, 64, 37 if INTERPRETED else 77, 2 if INTERPRETED else 16))
-
-
-@pytest.mark.parametrize("choice", LANES, ids=str)
-@pytest.mark.parametrize("length", [1, 37])
-def test_states_over_lanes(choice, length):
-    with override(ForwardStates=choice):
-        check(inputs(1, 10, length, 13, groups=2 if choice["lanes"] == 8 else 1, z=choice["lanes"] != 4))
 
 
 @pytest.mark.parametrize("choice", BACKWARD, ids=str)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mamba_vision.models.layers.normed import norm_act, norm_act_conv
 from mamba_vision.models.layers.recompute import recomputed
-from mamba_vision.models.layers.volume_convs import few_channels, pointwise
+from mamba_vision.models.layers.volume_convs import pointwise
 
 SLOPE = 0.01  # of LeakyReLU in MONAI's blocks
 
@@ -20,7 +20,7 @@ class ResBlock(UnetResBlock):
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is added at the end, and the first convolution: last, as `recomputed` then need not repeat it."""
         skip = norm_act(self.norm3, pointwise(self.conv3.conv, x)) if self.downsample else x
-        return skip, few_channels(self.conv1.conv, x)
+        return skip, self.conv1(x)
 
     def tail(self, skip: Tensor, y: Tensor) -> Tensor:
         y = norm_act_conv(self.norm1, y, SLOPE, self.conv2)
@@ -34,7 +34,7 @@ class BasicBlock(UnetBasicBlock):
         return self.tail(*recomputed(self.head, x))
 
     def head(self, x: Tensor) -> tuple[Tensor]:
-        return (few_channels(self.conv1.conv, x),)
+        return (self.conv1(x),)
 
     def tail(self, y: Tensor) -> Tensor:
         return norm_act(self.norm2, norm_act_conv(self.norm1, y, SLOPE, self.conv2), SLOPE)

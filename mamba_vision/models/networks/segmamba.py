@@ -4,7 +4,6 @@ Names of weights are the published ones; the decoder's blocks are MONAI's. 3-D o
 """
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -20,7 +19,7 @@ from mamba_vision.models.layers.fused_norm import norm_tokens_by
 from mamba_vision.models.layers.padding import crop_to, pad_to, padded_size
 from mamba_vision.models.layers.recompute import recomputed
 from mamba_vision.models.layers.unetr_blocks import SkipBlock, UpBlock
-from mamba_vision.models.layers.volume_convs import few_channels, pointwise
+from mamba_vision.models.layers.volume_convs import pointwise
 from mamba_vision.models.mixers.tri_oriented import TriOrientedMamba
 from mamba_vision.registry import MODELS
 
@@ -163,7 +162,7 @@ class MambaEncoder(nn.Module):
         """(B, C, D, H, W) -> side outputs at strides 2, 4, 8 and 16; what goes on to the next stage bypasses them."""
         sides = []
         for down, conv, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            x = stage(conv(recomputed(partial(few_channels, down[-1]), x)))
+            x = stage(conv(down[-1](x)))
             x = instance_norm(x)  # the side's norm and that of the next halving, `down[0]`
             sides.append(mlp(x))
         return tuple(sides)
