@@ -53,6 +53,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 def test_kernels_compile(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     shown = subprocess.run(
@@ -86,7 +87,7 @@ def compile_all() -> None:
     def launch(kernel, programs: int, *arguments, **constants) -> None:
         if "OVERLAP" in kernel.arg_names:
             constants = constants | {"OVERLAP": True, "launch_pdl": True}
-        kernel.run(*arguments, grid=(programs,), warmup=True, **constants)
+        kernel.run(*arguments, grid=(programs,), warmup=True, **{"enable_fp_fusion": True, **constants})
         print(kernel.fn.__name__, flush=True)
 
     driver.set_active(Hopper())
