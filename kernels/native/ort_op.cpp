@@ -1,7 +1,10 @@
-// ONNX Runtime's operators of the domain mamba_vision, version 2, for the CPU. (In version 1 channels came before length
-// in SelectiveScan. Files of that version run as well, by the functions in them.)
+// ONNX Runtime's operators of the domain mamba_vision, version 2, for the CPU.
 //
-//   y = SelectiveScan(u, delta, A, B, C, D?, z?, delta_bias?; delta_softplus)
+// What a name takes never changes: ONNX Runtime hands a node to the operator of its name also where the file's version is
+// above the operator's. An operator with other inputs gets another name, which older libraries leave to the function in
+// the file. SelectiveScan, whose channels came before length, is such a name of version 1, not to be used again.
+//
+//   y = TokenScan(u, delta, A, B, C, D?, z?, delta_bias?; delta_softplus)
 //
 // u, delta, z, y (batch, length, channels); A (channels, state); D, delta_bias (channels); B and C each
 // (batch, length, groups, state), (batch, length, state) or constant (channels, state). All float32.
@@ -36,14 +39,14 @@
 namespace mamba_vision {
 namespace {
 
-class SelectiveScan {
+class TokenScan {
 public:
-    static constexpr const char* NAME = "SelectiveScan";
+    static constexpr const char* NAME = "TokenScan";
     static constexpr size_t INPUTS = 8, REQUIRED = 5;
     static constexpr bool IN_PLACE = false;
     static ONNXTensorElementDataType type_of(size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
-    SelectiveScan(const OrtApi* api, const OrtKernelInfo* info) : api_(api) {
+    TokenScan(const OrtApi* api, const OrtKernelInfo* info) : api_(api) {
         int64_t value = 0;
         if (OrtStatus* status = api->KernelInfoGetAttribute_int64(info, "delta_softplus", &value))
             api->ReleaseStatus(status);  // not given: off
@@ -178,7 +181,7 @@ private:
 extern "C" EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
     const OrtApi* api = base->GetApi(mamba_vision::API_VERSION);
     if (!api) return nullptr;  // older than 1.18: nothing to tell it with; its sessions will name the operator they miss
-    static const mamba_vision::Operator<mamba_vision::SelectiveScan> scan(api);
+    static const mamba_vision::Operator<mamba_vision::TokenScan> scan(api);
     static const mamba_vision::Operator<mamba_vision::OrderedScanKernel> ordered(api);
     static const mamba_vision::Operator<mamba_vision::CausalConvKernel> conv(api);
     static const mamba_vision::Operator<mamba_vision::GroupNormKernel> norm(api);

@@ -1,6 +1,6 @@
 """The selective scan for runtimes that do not know it: a model-local ONNX function in standard operators.
 
-A file holds every scan as one node `mamba_vision::SelectiveScan`, and behind the graph a function of that name. A
+A file holds every scan as one node `mamba_vision::TokenScan`, and behind the graph a function of that name. A
 runtime that has our operator library runs the node; any other replaces it by the function, whose body is ONNX's own
 `Scan`, one time step a turn.
 
@@ -18,7 +18,7 @@ from onnx import parser
 
 from mamba_vision.deploy import chunk_scan
 
-DOMAIN, OPERATOR, VERSION = "mamba_vision", "SelectiveScan", 2
+DOMAIN, OPERATOR, VERSION = "mamba_vision", "TokenScan", 2
 CONVOLUTION = "CausalConv"
 INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 OPTIONAL = ("D", "z", "delta_bias")

@@ -69,7 +69,7 @@ def to_onnx(
     dynamic: Sequence[Mapping[int, str]],
     opset: int,
 ) -> onnx.ModelProto:
-    """The program as ONNX, scans as nodes `mamba_vision::SelectiveScan`, without their function.
+    """The program as ONNX, scans as nodes `mamba_vision::TokenScan`, without their function.
 
     Free sizes bear the names of `dynamic`.
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from mamba_vision.deploy import Classifier
 from mamba_vision.deploy.finish import add_scan_function
-from mamba_vision.deploy.scan_function import VERSION
+from mamba_vision.deploy.scan_function import OPERATOR, VERSION
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "browser"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -47,7 +47,7 @@ def scanning_classifier() -> onnx.ModelProto:
         helper.make_node("Transpose", ["rows"], ["u"], perm=[0, 2, 1]),
         helper.make_node("Abs", ["u"], ["delta"]),
         helper.make_node("ReduceMean", ["u"], ["B"], keepdims=1, axes=[2]),
-        helper.make_node("SelectiveScan", ["u", "delta", "A", "B", "B"], ["y"], domain="mamba_vision"),
+        helper.make_node(OPERATOR, ["u", "delta", "A", "B", "B"], ["y"], domain="mamba_vision"),
         helper.make_node("ReduceMean", ["y"], ["logits"], keepdims=0, axes=[1]),
     ]
     constants = {"tokens": np.int64([0, 3, -1]), "A": -np.float32([[0.5], [1], [2]])}

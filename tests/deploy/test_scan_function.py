@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from mamba_vision.apis.onnx_tasks import Tensors
 from mamba_vision.deploy.finish import add_scan_function, check_model
-from mamba_vision.deploy.scan_function import VERSION
+from mamba_vision.deploy.scan_function import OPERATOR, VERSION
 from mamba_vision.deploy.torch_graph import to_onnx, trace
 from mamba_vision.kernels import causal_conv1d, selective_scan, use_backend
 from mamba_vision.kernels.ordered_scan.exported import OrderWatch
@@ -35,7 +35,7 @@ def model_of(scans: list[tuple[dict[str, bool], bool]], states: int) -> onnx.Mod
             names.pop()
         outputs.append(f"y{number}")
         nodes.append(
-            helper.make_node("SelectiveScan", names, outputs[-1:], domain="mamba_vision", delta_softplus=int(softplus))
+            helper.make_node(OPERATOR, names, outputs[-1:], domain="mamba_vision", delta_softplus=int(softplus))
         )
     used = {name for node in nodes for name in node.input}
     inputs = [
@@ -160,3 +160,17 @@ def test_the_convolution_refuses_other_shapes(with_library: ort.SessionOptions) 
         given = {key: value.astype(np.float32) for key, value in {**arrays, name: np.ones(shape)}.items()}
         with pytest.raises(Exception, match=message):
             session.run(None, given)
+
+
+@pytest.mark.parametrize("version", [1, VERSION])
+def test_a_node_of_an_older_library_runs_by_its_function(version: int, with_library: ort.SessionOptions) -> None:
+    """And older libraries leave our scans alone, as they know this name only, whatever the version of a file."""
+    assert OPERATOR != "SelectiveScan"
+    model = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 20, "mamba_vision": {version}]>
+        scan (float[b, d, l] u, float[d, n] A, float[b, n, l] B) => (float[b, d, l] y)
+        {{ y = mamba_vision.SelectiveScan (u, u, A, B, B) }}
+        <opset_import: ["": 20], domain: "mamba_vision">
+        SelectiveScan (u, delta, A, B, C) => (y) {{ y = Neg (u) }}""")
+    session = ort.InferenceSession(model.SerializeToString(), with_library)
+    u, A, B = (np.ones(shape, np.float32) for shape in ((1, 4, 4), (4, 2), (1, 2, 4)))
+    assert (session.run(None, {"u": u, "A": A, "B": B})[0] == -1).all()

@@ -257,7 +257,7 @@ def scan_model(inputs, softplus: bool):
     names = [name if value is not None else "" for name, value in inputs.items()]
     while not names[-1]:
         names.pop()
-    node = helper.make_node("SelectiveScan", names, ["y"], domain="mamba_vision", delta_softplus=int(softplus))
+    node = helper.make_node("TokenScan", names, ["y"], domain="mamba_vision", delta_softplus=int(softplus))
     values = [
         helper.make_tensor_value_info(name, floats, [f"{name}{i}" for i in range(value.dim())])
         for name, value in inputs.items()
