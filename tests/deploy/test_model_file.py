@@ -186,3 +186,14 @@ def test_preparing_is_the_pipelines() -> None:
     x = prepare(picture, {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "rgb": False, "steps": steps})
     resized = np.asarray(Image.fromarray(picture).resize((44, 32), Image.Resampling.BICUBIC))[4:28, 10:34, ::-1]
     assert np.allclose(x[0].transpose(1, 2, 0), (resized - np.float32([1, 2, 3])) / np.float32([4, 5, 6]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "channels"), [((96, 128), 3), ((33, 20), 3), ((25, 30), 1)])
+def test_preparing_resizes_as_opencv_to_the_digit(size: tuple[int, int], channels: int) -> None:
+    import cv2
+
+    picture = np.random.default_rng(0).integers(0, 256, (50, 60, channels), dtype=np.uint8)
+    step = {"size": size, "interpolation": "bilinear", "backend": "cv2"}
+    x = prepare(picture, {"mean": [0.0], "std": [1.0], "rgb": True, "steps": [step]})
+    expected = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
+    assert np.array_equal(x[0].transpose(1, 2, 0), expected)
