@@ -21,7 +21,7 @@ from torch import nn
 from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.apis.sliding_window import mirrored, sliding_window_logits
 from mamba_vision.apis.volume_cascade import add_previous
-from mamba_vision.apis.volume_inputs import check_channels, to_volume
+from mamba_vision.apis.volume_inputs import check_channels, check_slice, to_volume
 from mamba_vision.registry import MODELS
 from mamba_vision.utils.quiet import quiet_imports
 from mamba_vision.volumes.components import KeepLargest, apply_steps
@@ -82,6 +82,7 @@ class PrepareScand(MapTransform):
         for key in self.key_iterator(data):
             volume = to_volume(data[key], None, self.plan.fix_geometry)
             check_channels(volume, self.plan)
+            check_slice(volume, self.plan)
             case = preprocess(volume, self.plan)
             name = getattr(data[key], "case", None) or stem(volume.paths[0]).removesuffix("_0000")
             result |= {key: torch.from_numpy(case.image), "scan": (name, volume, case.geometry)}

@@ -19,7 +19,7 @@ from torch import nn
 from mamba_vision.apis.sliding_window import BUFFERS, LogitsStore, sliding_window_logits
 from mamba_vision.apis.volume_cascade import add_previous, low_resolution
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble, ensemble_predictor
-from mamba_vision.apis.volume_inputs import Scan, check_channels, to_volume
+from mamba_vision.apis.volume_inputs import Scan, check_channels, check_slice, to_volume
 from mamba_vision.apis.volume_model import half_dtype
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.utils.scratch_array import choose_scratch
@@ -151,6 +151,8 @@ def prepare_scan(
     report("read", 0, 1)
     volume = to_volume(scan, series, plan.fix_geometry)
     check_channels(volume, plan)
+    for one in ensemble.plans:
+        check_slice(volume, one)
     clock.note("read")
     report("prepare", 0, 1)
     case = preprocess(volume, plan)

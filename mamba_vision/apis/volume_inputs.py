@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
+from mamba_vision.volumes.orientation import stored_axes
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.reading import read_volume
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan
@@ -55,6 +56,16 @@ def check_channels(volume: Volume, plan: Plan) -> None:
         )  # fmt: skip
 
 
+def check_slice(volume: Volume, plan: Plan) -> None:
+    """Raises VolumeError for a single slice, where the model was trained on volumes or on slices in another plane."""
+    if volume.is_flat and not (plan.slicewise and volume.shape[stored_axes(volume.affine, plan.axes)[0][0]] == 1):
+        raise VolumeError(
+            volume.name, f"a 2-D image ({' x '.join(map(str, volume.shape))})",
+            "a slice in the plane that the model was trained on" if plan.slicewise else "a 3-D image",
+            "" if plan.slicewise else "Only models of the configuration 2d segment single slices",
+        )  # fmt: skip
+
+
 def _from_nibabel(images: list[nib.spatialimages.SpatialImage]) -> Volume:
     first = images[0]
     for other in images[1:]:
@@ -72,7 +83,7 @@ def _from_array(array: np.ndarray, affine: np.ndarray, header: nib.Nifti1Header 
     shape = array.shape
     if array.ndim == 3:
         array = array[None]
-    if array.ndim != 4 or min(array.shape[1:], default=0) < 2:
+    if array.ndim != 4 or 0 in array.shape or array.shape[1:].count(1) > 1:
         raise VolumeError("the scan", f"an array of shape {shape}", "a 3-D scan (X, Y, Z) or (C, X, Y, Z)")
     return _finite(Volume(array.astype(np.float32, copy=False), affine, header))
 

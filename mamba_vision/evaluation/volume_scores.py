@@ -10,6 +10,9 @@ Distances are in mm. The conventions where a structure is missing, which change 
 
 Undefined values are NaN and left out of means; `missing` says which case it is. [1] Or `missing_distance_mm`. [2] With
 both_empty='perfect', as BraTS counts: 1, and a distance of 0.
+
+In a single slice, an axis of which has one voxel, surfaces are outlines: distances are those in the plane, and lesions
+have areas (mm^2) in place of volumes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -143,6 +146,11 @@ def score_structures(
     if ignore_index is not None:
         counted = truth != ignore_index
         prediction, truth = prediction * counted, truth * counted
+    voxel_ml = float(np.prod(spacing)) / 1000
+    if truth.ndim == 3 and truth.shape.count(1) == 1:
+        through = truth.shape.index(1)
+        prediction, truth = prediction.squeeze(through), truth.squeeze(through)
+        spacing.pop(through)
     scores = []
     for (name, values), tolerance in zip(structures.items(), tolerances):
         values = (values,) if isinstance(values, int) else tuple(values)
@@ -150,7 +158,7 @@ def score_structures(
             np.isin(labels, values) if len(values) > 1 else labels == values[0] for labels in (prediction, truth)
         )
         label = values[0] if len(values) == 1 else "+".join(map(str, values))
-        scores.append(_score(case, label, name, mine, true, spacing, tolerance, options))
+        scores.append(_score(case, label, name, mine, true, spacing, voxel_ml, tolerance, options))
     return scores
 
 
@@ -196,8 +204,8 @@ def _array(labels: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _score(
-    case: str, label: int | str, name: str, mine: np.ndarray, true: np.ndarray, spacing: list[float], tolerance: float,
-    options: ScoreOptions,
+    case: str, label: int | str, name: str, mine: np.ndarray, true: np.ndarray, spacing: list[float], voxel_ml: float,
+    tolerance: float, options: ScoreOptions,
 ) -> ClassScore:  # fmt: skip
     """Every score of one structure; what was not asked for is taken out at the end."""
     n_mine, n_true = int(mine.sum()), int(true.sum())
@@ -226,7 +234,6 @@ def _score(
         if "lesions" in wanted:
             found |= _lesions(mine, true, spacing, options)
     kept = {key: value for key, value in found.items() if _metric_of(key) in wanted}
-    voxel_ml = float(np.prod(spacing)) / 1000
     always = {"dice": NAN, "surface_dice": NAN, "hd95_mm": NAN, **kept}
     return ClassScore(
         case, label, name, volume_true_ml=n_true * voxel_ml, volume_predicted_ml=n_mine * voxel_ml, missing=missing,

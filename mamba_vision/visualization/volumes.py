@@ -1,7 +1,8 @@
 """Pictures of scans: three orthogonal slices with labels over them, as a radiologist looks at them.
 
 Arrays are (X, Y, Z). Without `affine` they are taken as canonical RAS: X runs to the patient's right, Y to the front,
-Z to the head. Views are radiological: the patient's right is at the left of the picture, the front is up or left.
+Z to the head. Views are radiological: the patient's right is at the left of the picture, the front is up or left. Of a
+single slice only its own plane is drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,8 +94,9 @@ def orthogonal_slices_figure(
     lowest, highest = window or _window(image)
 
     sizes = np.asarray(image.shape) * spacing
-    widths = [sizes[view.across] for view in _VIEWS]
-    heights = [sizes[view.up] for view in _VIEWS]
+    views = [view for view in _VIEWS if image.shape[view.through] == 1] or _VIEWS
+    widths = [sizes[view.across] for view in views]
+    heights = [sizes[view.up] for view in views]
     entries = _legend(counts, truth_counts, _name_table(names), float(spacing.prod()) / 1000, truth is not None)
     columns = 2 if truth is not None else 3
     footer = 0.24 * -(-len(entries) // columns) + 0.15 if entries else 0.1
@@ -105,10 +107,10 @@ def orthogonal_slices_figure(
     figure = Figure(figsize=(figure_width, figure_height), facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        1, 3, width_ratios=widths, wspace=0.03, left=0.01, right=0.99,
+        1, len(views), width_ratios=widths, wspace=0.03, left=0.01, right=0.99,
         bottom=footer / figure_height, top=1 - header / figure_height,
     )  # fmt: skip
-    for column, view in enumerate(_VIEWS):
+    for column, view in enumerate(views):
         axes = figure.add_subplot(grid[0, column])
         picked = [None if array is None else _slice(array, view, position) for array in (image, labels, truth)]
         _draw(axes, view, *picked, spacing, lowest, highest)

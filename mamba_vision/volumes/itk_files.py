@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mamba_vision.volumes.volume import FLAT, IMAGE_ENDINGS, NIFTI_ENDINGS, VolumeError
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, PICTURE_DEPTH, VolumeError
 
 _ENDINGS = tuple(ending for ending in IMAGE_ENDINGS if ending not in NIFTI_ENDINGS)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -23,11 +23,12 @@ def read_itk(path: Path, stacked: bool = False) -> tuple[np.ndarray, np.ndarray]
         stacked: whether the file holds several channels, as vectors or along a fourth axis; then (C, X, Y, Z).
 
     Raises:
-        VolumeError: SimpleITK missing, no such file, unreadable or truncated, no 3-D image, complex or colour voxels.
+        VolumeError: SimpleITK missing, no such file, unreadable or truncated, complex or colour voxels, a line.
     """
     sitk, header = itk_header(path)
     components, sides = header.GetNumberOfComponents(), list(header.GetSize())
     shape = " x ".join(map(str, sides)) + (f" of {components} values each" if components > 1 else "")
+    sides += [1] * (len(sides) == 2)
     while len(sides) > 3 and sides[-1] == 1:
         sides.pop()
     if len(sides) + (components > 1) > (4 if stacked else 3):
@@ -35,8 +36,8 @@ def read_itk(path: Path, stacked: bool = False) -> tuple[np.ndarray, np.ndarray]
             path, f"an image of several values a voxel ({shape})", "a 3-D image of one",
             "Save each time point, channel or layer of segments as its own file",
         )  # fmt: skip
-    if len(sides) < 3 or 1 in sides[:3]:
-        raise VolumeError(path, f"a 2-D image ({shape})", "a 3-D image", FLAT)
+    if sides[:3].count(1) > 1:
+        raise VolumeError(path, f"a line of voxels ({shape})", "a 3-D image or a slice")
     try:
         image = header.Execute()
     except RuntimeError as e:
@@ -45,12 +46,14 @@ def read_itk(path: Path, stacked: bool = False) -> tuple[np.ndarray, np.ndarray]
         ) from e
     array = sitk.GetArrayViewFromImage(image)
     array = np.moveaxis(array, -1, 0) if components > 1 else array  # (C, Z, Y, X)
-    array = array.reshape((-1, *array.shape[-3:]) if stacked else array.shape[-3:])
+    array = array.reshape((-1, *sides[2::-1]) if stacked else sides[2::-1])
     axes = len(image.GetSize())
-    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = _LPS_TO_RAS @ direction * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = _LPS_TO_RAS @ np.array(image.GetOrigin()[:3])
+    used = min(axes, 3)  # a 2-D file says nothing of its third axis
+    direction, spacing, affine = np.eye(3), np.array([1, 1, PICTURE_DEPTH]), np.eye(4)
+    direction[:used, :used] = np.array(image.GetDirection()).reshape(axes, axes)[:used, :used]
+    spacing[:used] = image.GetSpacing()[:used]
+    affine[:3, :3] = _LPS_TO_RAS @ direction * spacing
+    affine[:used, 3] = _LPS_TO_RAS[:used, :used] @ np.array(image.GetOrigin()[:used])
     turned = array.transpose(*range(array.ndim - 3), -1, -2, -3)
     return turned.copy(order="K"), affine  # a copy: the view dies with the image
 

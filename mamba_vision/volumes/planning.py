@@ -99,17 +99,21 @@ def make_plans(
     scheme = labels if isinstance(labels, LabelScheme) else LabelScheme(dict(labels))
     gigabytes = vram_gb if vram_gb is not None else PRESETS[preset].vram_gb
     canonical, spacing_why = _target_spacing(fingerprint, spacing)
-    axes = _axes(canonical)
+    single = [axis for axis in range(3) if all(case.shape[axis] == 1 for case in fingerprint.cases)]
+    axes = _axes(canonical, single)
     target = np.array([canonical[axis] for axis in axes])
     shapes = [resampled_shape(case.cropped_shape, case.spacing, canonical) for case in fingerprint.cases]
     median = np.median(shapes, axis=0)[list(axes)]
+    median[0] = 1 if single else median[0]  # whatever its thickness, a slice is one
     asked = None if patch_size is None else [patch_size[axis] for axis in axes]
     build = _Builder(scheme, model, preset, gigabytes, asked, batch_size, len(shapes))
     schemes, masks, normalization_why = _normalization(channels, fingerprint)
     kept = ("mean", "std", "percentile_00_5", "percentile_99_5")
     reasons = {
         "spacing": spacing_why,
-        "axes": f"the coarsest axis, {_CANONICAL_NAMES[axes[0]]} with {canonical[axes[0]]:.4g} mm, comes first"
+        "axes": f"single slices: {_CANONICAL_NAMES[axes[0]]}, which has one voxel, comes first"
+        if single
+        else f"the coarsest axis, {_CANONICAL_NAMES[axes[0]]} with {canonical[axes[0]]:.4g} mm, comes first"
         if max(canonical) > min(canonical)
         else "isotropic: axial slices first",
         "normalization": normalization_why,
@@ -287,10 +291,10 @@ def _target_spacing(fingerprint: Fingerprint, asked: Sequence[float] | None) -> 
     )
 
 
-def _axes(canonical: np.ndarray) -> tuple[int, int, int]:
-    """The coarsest axis first, the others in the order z, y, x; between equals, z before y before x."""
+def _axes(canonical: np.ndarray, single: Sequence[int] = ()) -> tuple[int, int, int]:
+    """The axis of one voxel first, else the coarsest; then z, y, x; between equals, z before y before x."""
     order = [2, 1, 0]
-    first = max(order, key=lambda axis: canonical[axis])
+    first = max(single or order, key=lambda axis: canonical[axis])
     return (first, *(axis for axis in order if axis != first))
 
 

@@ -13,7 +13,7 @@ from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
 from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
 from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
 from mamba_vision.volumes.itk_files import is_itk_file, read_itk
-from mamba_vision.volumes.volume import FLAT, IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
 _READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd) or a DICOM folder"
@@ -170,8 +170,8 @@ def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.
         raise VolumeError(
             path, f"a {len(shape)}-D image ({sides})", "a 3-D image", "Save each time point or channel as its own file"
         )
-    if len(shape) < 3 or 1 in shape[:3]:
-        raise VolumeError(path, f"a 2-D image ({sides})", "a 3-D image", FLAT)
+    if len(shape) < 2 or shape[:3].count(1) > 1:
+        raise VolumeError(path, f"a line of voxels ({sides})", "a 3-D image or a slice")
     if 0 in shape:
         raise VolumeError(path, f"no voxels ({sides})", "a 3-D image")
     kind = image.get_data_dtype()
@@ -187,7 +187,7 @@ def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.
 
 
 def _voxels(path: Path, image: nib.Nifti1Image, dtype: type | None, stacked: bool = False) -> np.ndarray:
-    """The voxels as (X, Y, Z), or (C, X, Y, Z) if `stacked`; trailing axes of length 1 dropped, scl_slope applied."""
+    """The voxels as (X, Y, Z), or (C, X, Y, Z) if `stacked`, with scl_slope applied; of a 2-D file Z is 1."""
     try:
         with np.errstate(all="ignore"):
             array = np.asanyarray(image.dataobj) if dtype is None else image.get_fdata(caching="unchanged", dtype=dtype)
@@ -195,7 +195,7 @@ def _voxels(path: Path, image: nib.Nifti1Image, dtype: type | None, stacked: boo
         raise VolumeError(path, f"truncated or damaged voxel data ({_short(e)})", "a complete file", _TRUNCATED) from e
     if stacked:
         return np.moveaxis(array.reshape((*array.shape[:3], -1)), -1, 0)
-    return array.reshape(array.shape[:3])
+    return array.reshape((*array.shape, 1)[:3])
 
 
 def _refuse_not_finite(path: Path, array: np.ndarray) -> None:

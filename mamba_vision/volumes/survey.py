@@ -78,5 +78,24 @@ def survey(
         problems.append(Problem("", str(labels), "no label file with any foreground", "something to learn"))
     if errors(problems):
         return Survey(problems, None)
+    cases = [case for _, case, _ in looked]
+    if mixed := _other_slices(scans, cases):
+        return Survey([*problems, *mixed], None)
     intensities = pool_intensities([drawn for _, _, drawn in looked])
-    return Survey(problems, Fingerprint([case for _, case, _ in looked], intensities))
+    return Survey(problems, Fingerprint(cases, intensities))
+
+
+def _other_slices(scans: Sequence[ScanFiles], cases: Sequence[CaseFingerprint]) -> list[Problem]:
+    """Single slices among volumes, or through other axes than most."""
+    planes = [tuple(side == 1 for side in case.shape) for case in cases]
+    usual = max(planes, key=planes.count)
+    expected = "single slices in one plane, as most cases are" if any(usual) else "volumes, as most cases are"
+    return [
+        Problem(
+            scan.case, str(scan.images[0]),
+            f"{' x '.join(map(str, case.shape))} voxels (left-right, back-front, down-up)", expected,
+            "Plan slices of each plane, and volumes, as data sets of their own",
+        )
+        for scan, case, plane in zip(scans, cases, planes)
+        if plane != usual
+    ]  # fmt: skip

@@ -63,6 +63,11 @@ class Volume:
         return self.array.shape[1:]
 
     @property
+    def is_flat(self) -> bool:
+        """Whether it is a single slice."""
+        return 1 in self.shape
+
+    @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres from voxel to voxel along the stored axes."""
         return tuple(float(size) for size in np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -87,5 +92,6 @@ def image_ending(path: str | Path) -> str:
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
 FLAT = "2-D pictures are trained as docs/how-to/train-image-models.md says"
+PICTURE_DEPTH = 999.0  # mm: nnU-Net's for files that have no third axis, so that slices of 2-D data never mix
 SEGMENTS = ".seg.nrrd"  # 3D Slicer's
 IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, SEGMENTS, ".nrrd", ".mha", ".mhd")

@@ -122,7 +122,7 @@ _NAN[3, 4, 5] = np.nan
     [
         (_not_an_image, "is no image"),
         (_truncated, "truncated"),
-        (_array(np.ones((30, 26))), "2-D image (30 x 26)"),
+        (_array(np.ones((30, 26))), "2-D image (30 x 26 x 1)"),
         (_array(np.ones((30, 26, 12, 5))), "4-D image (30 x 26 x 12 x 5)"),
         (_array(_NAN), "1 NaN or Inf voxels"),
     ],

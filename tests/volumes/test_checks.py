@@ -46,7 +46,7 @@ def test_all_problems_at_once(tmp_path):
     expected = {
         "a": "truncated", "b": "is no image", "c": "no label file", "d": "label values 3, 6", "e": "label value 0.5",
         "f": "shape 17 x 20 x 16", "g": "spacing 1 x 1 x 2.1", "h": "2 channels (h_0000.nii.gz, h_0001.nii.gz)",
-        "i": "a 2-D image (18 x 20", "j": "a 4-D image", "k": "NaN or Inf", "l": "every voxel is 3",
+        "i": "instead of 18 x 20 x 1", "j": "a 4-D image", "k": "NaN or Inf", "l": "every voxel is 3",
     }  # fmt: skip
     assert set(found) == set(expected)
     for case, text in expected.items():

@@ -121,7 +121,10 @@ def test_files_that_are_no_image(tmp_path):
         (tmp_path / name).write_bytes(whole[:-100])
         refused(name, "truncated or damaged voxel data")
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 6), np.uint8)), str(tmp_path / "flat.mha"))
-    refused("flat.mha", "a 2-D image")
+    flat = read_volume(tmp_path / "flat.mha")
+    assert flat.array.shape == (1, 6, 5, 1) and flat.spacing == (1, 1, 999)
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 6, 3), np.uint8), isVector=True), str(tmp_path / "colour.mha"))
+    refused("colour.mha", "several values a voxel")
 
 
 def test_without_simpleitk_the_line_to_install_it(tmp_path, monkeypatch):

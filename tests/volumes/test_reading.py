@@ -68,7 +68,7 @@ def test_truncated_files(tmp_path, scan, reader):
 
 @pytest.mark.parametrize(
     ("shape", "match"),
-    [((8, 9), "a 2-D image"), ((8, 9, 1), "a 2-D image"), ((8, 9, 5, 3), "a 4-D image"), ((8, 9, 5, 1, 2), "a 5-D")],
+    [((8,), "a line"), ((8, 1, 1), "a line"), ((8, 9, 5, 3), "a 4-D image"), ((8, 9, 5, 1, 2), "a 5-D")],
 )
 def test_two_and_four_dimensions(tmp_path, shape, match):
     path = save(tmp_path / "scan.nii.gz", np.ones(shape, np.float32))
