@@ -1,4 +1,4 @@
-"""Segment scans with a trained model (NIfTI files, DICOM series, one or whole folders), or pictures by boxes, points.
+"""Segment scans with a trained model (NIfTI files, pictures, DICOM series, folders), or pictures by boxes, points.
 
     python tools/segment.py work_dirs/liver ct.nii.gz --out predictions
     python tools/segment.py work_dirs/liver scans/ --out predictions --resume
@@ -31,13 +31,15 @@ from mamba_vision.utils.memory import format_size, parse_size
 from mamba_vision.utils.tool_exit import run_tool
 
 # As apis.segmentation_files, sliding_window and volume_inference have them, which would take seconds to import.
-FORMATS = ("nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
+FORMATS = ("nii.gz", "picture", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
 SURFACES = ("ply", "gif")
 BUFFERS = ("auto", "memory", "file", "gpu")
 FOR_PICTURES = ("model", "scans", "out", "recursive", "checkpoint", "device", "amp", "statistics", "preview",
                 "probabilities", "resume", "box", "points", "prompts")  # fmt: skip
-PATTERNS = {"nii.gz": "*.nii.gz", "nrrd": "*.nrrd", "mha": "*.mha", "dicom-seg": "*_seg.dcm",
-            "rtstruct": "*_rtstruct.dcm", "stl": "*.stl", "ply": "*.ply", "gif": "*_surface.gif"}  # fmt: skip
+PICTURES = (".png", ".bmp", ".tif", ".tiff")
+PATTERNS = {"nii.gz": "*.nii.gz", "picture": "pictures", "nrrd": "*.nrrd", "mha": "*.mha",
+            "dicom-seg": "*_seg.dcm", "rtstruct": "*_rtstruct.dcm", "stl": "*.stl", "ply": "*.ply",
+            "gif": "*_surface.gif"}  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -77,9 +79,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                              "there is one")  # fmt: skip
     parser.add_argument("--amp", action="store_true", help="predict in half precision")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="write these labels only")
-    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["nii.gz"], dest="formats",
-                        help="of the labels; default nii.gz. dicom-seg and rtstruct need DICOM scans; stl is a file a "
-                             "label")  # fmt: skip
+    parser.add_argument("--format", nargs="+", choices=FORMATS, dest="formats",
+                        help="of the labels; default nii.gz, and of pictures picture, which is their own. dicom-seg "
+                             "and rtstruct need DICOM scans; stl is a file a label")  # fmt: skip
     parser.add_argument("--surface", nargs="*", choices=SURFACES, metavar="ply|gif",
                         help="surfaces of the labels: a file each (ply), a picture that turns (gif); both, if none is "
                              "named")  # fmt: skip
@@ -177,10 +179,13 @@ def refuse_formats(scans, formats) -> None:
     """Raises ValueError where DICOM objects are asked for of scans that are none."""
     for kind in ("dicom-seg", "rtstruct"):
         for scan in scans if kind in formats else ():
-            if scan.images[0].name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")):
+            if scan.images[0].name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", *PICTURES)):
                 raise ValueError(
                     f"{scan.images[0]}: no DICOM series, which --format {kind} has to refer to. Choose another"
                 )
+    for scan in scans if "picture" in formats else ():
+        if not scan.images[0].name.lower().endswith(PICTURES):
+            raise ValueError(f"{scan.images[0]}: no picture, as --format picture has to be. Choose another")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -217,6 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         scans = collect_scans(
             args.scans, channels=args.channels, series=args.series, recursive=args.recursive, out=args.out
         )
+        pictures = all(scan.images[0].name.lower().endswith(PICTURES) for scan in scans)
+        args.formats = args.formats or ["picture" if pictures else "nii.gz"]
         options = SegmentOptions(
             tta=args.tta, overlap=args.overlap, max_memory=args.max_memory, amp=args.amp, labels=args.labels,
             probabilities=args.probabilities, batch_size=args.batch_size, buffer=args.buffer,

@@ -25,7 +25,7 @@ from mamba_vision.volumes.nnunet_plans import plans_from_nnunet, read_nnunet_pla
 from mamba_vision.volumes.patients import check_patients, patients_of
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.planning import make_plan, make_plans
-from mamba_vision.volumes.scan_files import ScanFiles, read_scan, structure_labels
+from mamba_vision.volumes.scan_files import ScanFiles, channel_count, read_scan, structure_labels
 from mamba_vision.volumes.scans import find_scans, image_folders, read_dataset_info
 from mamba_vision.volumes.splits import listed_splits, load_splits, make_splits, save_splits
 from mamba_vision.volumes.survey import survey
@@ -171,7 +171,7 @@ def plan_dataset(
 
     fingerprint, notes = surveyed.fingerprint, []
     if not names:
-        names = [f"channel_{number}" for number in range(len(scans[0].images))]
+        names = [f"channel_{number}" for number in range(channel_count(scans[0]))]
         notes.append("No dataset.json names the channels: z-scores are used. For CT scans add --channels CT.")
     if not scheme.labels:
         scheme = LabelScheme({"background": 0, **{f"label_{value}": value for value in fingerprint.label_values}})

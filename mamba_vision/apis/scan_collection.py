@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mamba_vision.volumes.dicom import has_dicom
+from mamba_vision.volumes.pictures import picture_ending
 from mamba_vision.volumes.scans import ScanFiles, find_scans
 from mamba_vision.volumes.volume import VolumeError
 
@@ -22,7 +23,8 @@ def collect_scans(
     """The scans at `paths`, in their order; nothing is read but folders.
 
     Args:
-        paths: NIfTI files, DICOM folders, or folders of these (nnU-Net's imagesTs is found inside a data set's folder).
+        paths: NIfTI files, pictures, DICOM folders, or folders of these (nnU-Net's imagesTs is found inside a data
+            set's folder).
         channels: the files or DICOM folders of one more case, one a channel.
         series: which series of a DICOM folder that holds several.
         recursive: also look into folders inside folders.
@@ -67,8 +69,9 @@ def _below(folder: Path, series: str | None, out: str | Path | None) -> list[Sca
     # A patient's folder, which waits for one of its series to be chosen: each has been found by itself below.
     above = {parent for scan in found for image in scan.images for parent in image.parents}
     found = [scan for scan in found if scan.images[0] not in above or has_dicom(scan.images[0])]
+    found = [scan for scan in found if not picture_ending(scan.images[0])] or found  # previews among scans are none
     if not found:
-        raise VolumeError(folder, "no scan in it or below", "NIfTI files (.nii, .nii.gz) or DICOM folders")
+        raise VolumeError(folder, "no scan in it or below", "NIfTI files (.nii, .nii.gz), pictures or DICOM folders")
     return found
 
 

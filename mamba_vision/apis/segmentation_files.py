@@ -1,6 +1,7 @@
 """The files of one segmented case, in the forms that were asked for.
 
 CASE.nii.gz, CASE.nrrd, CASE.mha    labels, in the grid of the scan
+CASE.png, .bmp, .tif                the same, for a picture, in its own format
 CASE_seg.dcm, CASE_rtstruct.dcm     the same as DICOM objects that refer to the scan's series
 CASE_LABEL.stl, CASE_LABEL.ply      the surface of each label that was found
 CASE_surface.gif                    all surfaces, turning
@@ -19,12 +20,13 @@ from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.visualization.surfaces import rotating_surface
 from mamba_vision.visualization.volumes import label_colour
 from mamba_vision.volumes.dicom_seg_writing import write_dicom_seg
+from mamba_vision.volumes.pictures import picture_ending, write_picture_labels
 from mamba_vision.volumes.rtstruct_writing import write_rtstruct
 from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.sitk_writing import write_sitk_labels
 from mamba_vision.volumes.surfaces import label_surface, write_surface
 
-FORMATS = ("nii.gz", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
+FORMATS = ("nii.gz", "picture", "nrrd", "mha", "dicom-seg", "rtstruct", "stl")
 SURFACES = ("ply", "gif")
 _MOST_TRIANGLES = 25_000  # in a picture that turns: more takes long to draw and shows no more
 
@@ -100,6 +102,7 @@ def write_case(result: VolumeResult, scan: ScanFiles, out: Path, options: Segmen
     files += _write_surfaces(result, case, out, kinds, "gif" in options.surfaces)
     arguments = (result.mask, result.volume, result.labels)
     writers = {
+        "picture": lambda: write_picture_labels(out / f"{case}{picture_ending(scan.images[0])}", *arguments),
         "nrrd": lambda: write_sitk_labels(out / f"{case}.nrrd", *arguments),
         "mha": lambda: write_sitk_labels(out / f"{case}.mha", *arguments),
         "dicom-seg": lambda: write_dicom_seg(out / f"{case}_seg.dcm", *arguments, scan.series),

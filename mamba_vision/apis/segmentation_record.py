@@ -25,6 +25,7 @@ from mamba_vision.utils.atomic import writable_folder, write_json, write_text
 from mamba_vision.utils.memory import peak_memory
 from mamba_vision.version import __version__
 from mamba_vision.volumes.components import steps_as_json
+from mamba_vision.volumes.pictures import picture_ending
 from mamba_vision.volumes.scans import ScanFiles
 from mamba_vision.volumes.statistics import flat_record
 
@@ -143,7 +144,11 @@ def summarize(result: VolumeResult, statistics: list[dict[str, Any]] | None, sec
     """A case in one line: size, volumes of its labels, seconds."""
     size = " x ".join(map(str, result.volume.shape))
     spacing = " x ".join(f"{side:.3g}" for side in result.volume.spacing)
-    found = [f"{one['name']} {one['ml']:.4g} ml" for one in statistics or []]
+    pixels = picture_ending(result.volume.name) and result.volume.is_flat
+    found = [
+        f"{one['name']} {one['voxels']:,} pixels" if pixels else f"{one['name']} {one['ml']:.4g} ml"
+        for one in statistics or []
+    ]
     volumes = ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
     return f"{size} voxels of {spacing} mm: {volumes or 'segmented'} ({seconds:.1f} s, {result.info['logits']})"
 

@@ -19,6 +19,7 @@ from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_inputs import Scan
 from mamba_vision.apis.volume_result import VolumeResult
+from mamba_vision.volumes.pictures import picture_ending
 
 
 class VolumeInferencer(BaseInferencer):
@@ -96,7 +97,7 @@ class VolumeInferencer(BaseInferencer):
         for result in preds if out_dir is not None else ():
             used[result.case] += 1
             name = result.case if used[result.case] == 1 else f"{result.case}_{used[result.case]}"
-            result.save(Path(out_dir) / f"{name}.nii.gz")
+            result.save(Path(out_dir) / f"{name}{picture_ending(result.volume.name) or '.nii.gz'}")
             if preview:
                 pictures.append(result.preview(Path(out_dir) / f"{name}_preview.png"))
         return pictures

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
+from mamba_vision.volumes.pictures import picture_ending, write_picture_labels
 from mamba_vision.volumes.sitk_writing import SITK_ENDINGS, write_sitk_labels
 from mamba_vision.volumes.statistics import label_statistics
 from mamba_vision.volumes.volume import Volume
@@ -46,8 +47,12 @@ class VolumeResult:
         return label_statistics(self.mask, self.affine, self.labels, self.volume.array, self.channels)
 
     def save(self, path: str | Path) -> Path:
-        """Write the mask as .nii.gz, .nii, .nrrd or .mha in the scan's own grid, names inside; whole or not at all."""
+        """Write the mask as .nii.gz, .nii, .nrrd or .mha in the scan's own grid, names inside; whole or not at all.
+
+        Or as .png, .bmp or .tif, without names.
+        """
         write = write_sitk_labels if Path(path).suffix in SITK_ENDINGS else write_labels
+        write = write_picture_labels if picture_ending(path) else write
         return write(path, self.mask, self.volume, self.labels)
 
     def save_probabilities(self, path: str | Path) -> Path:

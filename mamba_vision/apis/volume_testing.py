@@ -23,6 +23,7 @@ from mamba_vision.utils.wording import count, shown
 from mamba_vision.visualization.figures import figure_pixels
 from mamba_vision.visualization.volumes import orthogonal_slices_figure
 from mamba_vision.volumes.components import steps_as_json
+from mamba_vision.volumes.pictures import picture_ending
 from mamba_vision.volumes.planning import Plan
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan_label
 from mamba_vision.volumes.scans import find_scans, find_test_scans
@@ -99,7 +100,7 @@ def evaluate_volumes(
             continue
         scores += found
         if masks is not None:
-            result.save(Path(masks) / f"{scan.case}.nii.gz")
+            result.save(Path(masks) / f"{scan.case}{picture_ending(scan.images[0]) or '.nii.gz'}")
     parts = from_all((scores, failures))
     order = {scan.case: number for number, scan in enumerate(scans)}
     scores = sorted((score for part, _ in parts for score in part), key=lambda score: order[score.case])

@@ -2,7 +2,7 @@
 
 Arrays are (X, Y, Z). Without `affine` they are taken as canonical RAS: X runs to the patient's right, Y to the front,
 Z to the head. Views are radiological: the patient's right is at the left of the picture, the front is up or left. Of a
-single slice only its own plane is drawn.
+single slice only its own plane is drawn, and of a picture, which is no patient, pixels are counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ LabelNames = Mapping[int, str] | Mapping[str, int] | Sequence[str]
 _PALETTE = ("#e6550d", "#3fa7ff", "#ffd92f", "#2ecc8f", "#e377c2", "#a6761d", "#b39ddb", "#00e5e5")
 _MOST_IN_LEGEND = 18
 _MOST_SAMPLES = 1_000_000
+_PICTURE_DEPTH = 999.0  # mm: what stands for the third axis of a picture
 
 
 class _View(NamedTuple):
@@ -95,9 +96,14 @@ def orthogonal_slices_figure(
 
     sizes = np.asarray(image.shape) * spacing
     views = [view for view in _VIEWS if image.shape[view.through] == 1] or _VIEWS
+    pixels = len(views) == 1 and spacing[views[0].through] == _PICTURE_DEPTH
+    if pixels:
+        views = [views[0]._replace(name="picture", letters=("",) * 4)]
     widths = [sizes[view.across] for view in views]
     heights = [sizes[view.up] for view in views]
-    entries = _legend(counts, truth_counts, _name_table(names), float(spacing.prod()) / 1000, truth is not None)
+    entries = _legend(
+        counts, truth_counts, _name_table(names), None if pixels else float(spacing.prod()) / 1000, truth is not None
+    )
     columns = 2 if truth is not None else 3
     footer = 0.24 * -(-len(entries) // columns) + 0.15 if entries else 0.1
     header = 0.62 if title else 0.34
@@ -237,13 +243,16 @@ def _name_table(names: LabelNames | None) -> dict[int, str]:
     return dict(names)
 
 
-def _legend(counts: dict, truth_counts: dict, names: dict, ml_a_voxel: float, has_truth: bool) -> list:
+def _legend(counts: dict, truth_counts: dict, names: dict, ml_a_voxel: float | None, has_truth: bool) -> list:
+    def size(voxels: int) -> str:
+        return f"{voxels:,} pixels" if ml_a_voxel is None else f"{_ml(voxels * ml_a_voxel)} ml"
+
     entries = []
     present = sorted(counts.keys() | truth_counts.keys())
     for label in present[:_MOST_IN_LEGEND]:
-        text = f"{names.get(label, f'label {label}')}  {_ml(counts.get(label, 0) * ml_a_voxel)} ml"
+        text = f"{names.get(label, f'label {label}')}  {size(counts.get(label, 0))}"
         if has_truth:
-            text += f"  (truth {_ml(truth_counts.get(label, 0) * ml_a_voxel)} ml)"
+            text += f"  (truth {size(truth_counts.get(label, 0))})"
         entries.append(Patch(facecolor=label_colour(label), label=text))
     if len(present) > _MOST_IN_LEGEND:
         entries.append(Line2D([], [], linestyle="none", label=f"and {len(present) - _MOST_IN_LEGEND} more"))

@@ -25,6 +25,7 @@ from mamba_vision.volumes.dicom_labels import label_file
 from mamba_vision.volumes.itk_files import is_itk_file, itk_header
 from mamba_vision.volumes.orientation import Geometry
 from mamba_vision.volumes.parallel import default_workers, for_each
+from mamba_vision.volumes.pictures import picture_ending, picture_shape
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.preprocess import Case, preprocess
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
@@ -276,6 +277,8 @@ def estimated_voxels(scan: ScanFiles) -> int:
     try:
         if path.is_dir():
             return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file()) // 2
+        if picture_ending(path):
+            return int(np.prod(picture_shape(path), dtype=np.int64)) // len(scan.images)
         shape = itk_header(path)[1].GetSize() if is_itk_file(path) else nib.load(path).shape
         return int(np.prod(shape[:3], dtype=np.int64))
     except Exception:  # what is wrong with it is said when it is read

@@ -11,6 +11,7 @@ import numpy as np
 
 from mamba_vision.utils.atomic import write_text
 from mamba_vision.utils.wording import count
+from mamba_vision.volumes.pictures import picture_ending
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import Volume, VolumeError, stem
@@ -73,9 +74,11 @@ def check_case(
         problems.append(Problem.of(scan.case, error))
     else:
         problems += _check_voxels(scan, volume)
-        if scan.stacked and channels not in (None, len(volume.array)):
-            found = f"{len(volume.array)} channels along the fourth axis"
+        colours = bool(picture_ending(scan.images[0]))
+        if (scan.stacked or colours) and channels not in (None, len(volume.array)):
+            found = count(len(volume.array), "channel") + (" in the picture" if colours else " along the fourth axis")
             cure = "Correct the channels (modality) in dataset.json"
+            cure += ", or save all pictures as grey or all as RGB" if colours else ""
             problems.append(Problem(scan.case, str(scan.images[0]), found, f"{channels} channels", cure))
     if scan.label is not None:
         try:
@@ -140,10 +143,12 @@ def orphan_labels(scans: Sequence[ScanFiles], folder: Path | None) -> list[Probl
     if folder is None:
         return []
     known = {scan.case for scan in scans}
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    labels = [file for file in files if is_image_file(file)] or [file for file in files if picture_ending(file)]
     return [
         Problem(stem(file), str(file), "a label without an image", "an image of the same name", severity="warning")
-        for file in sorted(folder.iterdir())
-        if file.is_file() and is_image_file(file) and not file.name.startswith(".") and stem(file) not in known
+        for file in labels
+        if stem(file) not in known
     ]
 
 
@@ -188,7 +193,8 @@ def write_problems(path: str | Path, problems: Sequence[Problem]) -> Path:
 
 def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> list[Problem]:
     problems = []
-    if channels is not None and len(scan.images) != channels and not scan.stacked:
+    counted = not (scan.stacked or picture_ending(scan.images[0]))  # others are counted once they are read
+    if channels is not None and len(scan.images) != channels and counted:
         names = ", ".join(path.name for path in scan.images)
         problems.append(
             Problem(
@@ -205,7 +211,7 @@ def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> lis
                 scan.case,
                 str(scan.images[0]),
                 "no label file",
-                f"a label named {scan.case}.nii.gz",
+                f"a label named {scan.case}{picture_ending(scan.images[0]) or '.nii.gz'}",
                 "Add it, or move the image out of the training folder",
             )
         )
@@ -214,10 +220,11 @@ def _check_files(scan: ScanFiles, channels: int | None, need_label: bool) -> lis
 
 def _check_voxels(scan: ScanFiles, volume: Volume) -> list[Problem]:
     problems = []
-    paths = scan.images * len(volume.array) if scan.stacked else scan.images
-    for path, channel in zip(paths, volume.array):
-        low, high = float(channel.min()), float(channel.max())
-        if low == high:
+    paths = scan.images if len(scan.images) == len(volume.array) else scan.images[:1] * len(volume.array)
+    empty = [channel.min() == channel.max() for channel in volume.array]
+    for path, channel, constant in zip(paths, volume.array, empty):
+        low, coloured = float(channel.min()), len(scan.images) == 1 and bool(picture_ending(path))
+        if constant and (all(empty) or not coloured):
             problems.append(Problem(scan.case, str(path), f"every voxel is {low:g}", "an image", "Export it again"))
     if np.allclose(volume.spacing, 1, atol=1e-6) and max(volume.shape) > _SHRUNK_HEADER:
         sides = " x ".join(map(str, volume.shape))

@@ -1,4 +1,4 @@
-"""Scans and labels from NIfTI, NRRD, MetaImage and DICOM files.
+"""Scans and labels from NIfTI, NRRD, MetaImage and DICOM files, and pictures.
 
 Every error names the file, what was found and expected."""
 
@@ -13,10 +13,11 @@ from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
 from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
 from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
 from mamba_vision.volumes.itk_files import is_itk_file, read_itk
+from mamba_vision.volumes.pictures import picture_ending, read_picture
 from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
-_READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd) or a DICOM folder"
+_READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd), a picture or a DICOM folder"
 _ROUNDING = 1e-3  # by which a label that went through scl_slope or a float may miss its whole number
 _TRUNCATED = "Copy or download the file again"
 
@@ -28,6 +29,8 @@ def read_volume(
     stacked: bool = False,
 ) -> Volume:
     """One scan: a NIfTI, NRRD or MetaImage file, a folder with a DICOM series, or a list with one of these a channel.
+
+    Pictures are read as `pictures` has it; each colour is a channel.
 
     Args:
         paths: the file or folder, or one a channel; channels must share one grid.
@@ -50,13 +53,16 @@ def read_volume(
     if stacked and len(paths) > 1:
         raise ValueError(f"paths: expected one file that holds all channels, found {len(paths)}")
     array, affine, header = _read_image(paths[0], series, stacked)
-    if stacked:
+    if stacked or (len(paths) == 1 and array.ndim == 4):
         return Volume(array, affine, header, paths)
-    channels = [array]
+    channels = [*_channels(array)]
     for path in paths[1:]:
-        other, other_affine, _ = _read_image(path, series)
-        channels.append(_onto(path, other, other_affine, array.shape, affine, f"channel {paths[0].name}", fix_geometry))
-    stacked = array[None] if len(channels) == 1 else np.stack(channels)
+        others, other_affine, _ = _read_image(path, series)
+        for other in _channels(others):
+            channels.append(
+                _onto(path, other, other_affine, channels[0].shape, affine, f"channel {paths[0].name}", fix_geometry)
+            )
+    stacked = channels[0][None] if len(channels) == 1 else np.stack(channels)
     return Volume(stacked, affine, header, paths)
 
 
@@ -85,6 +91,9 @@ def read_label(
         values, affine, header = *_placed(path, *read_dicom_label(path, like, names), like), None
     elif path.name.lower().endswith(SEGMENTS):
         values, affine, header = *_placed(path, *read_itk(path), like), None
+    elif picture_ending(path):
+        values, affine = read_picture(path, True, like)
+        values, header = values[0], None
     elif is_itk_file(path):
         values, affine, header = *read_itk(path), None
     else:
@@ -112,6 +121,10 @@ def is_image_file(path: str | Path) -> bool:
     return Path(path).name.lower().endswith(tuple(IMAGE_ENDINGS))
 
 
+def _channels(array: np.ndarray) -> np.ndarray:
+    return array if array.ndim == 4 else array[None]
+
+
 def is_nifti(path: str | Path) -> bool:
     """Whether the name ends as a NIfTI file's does."""
     return Path(path).name.lower().endswith(tuple(NIFTI_ENDINGS))
@@ -123,6 +136,9 @@ def _read_image(
     if path.is_dir() or is_dicom_file(path):
         array, affine = read_dicom(path, series)
         array, header = array[None] if stacked else array, None
+    elif picture_ending(path):
+        array, affine = read_picture(path)
+        array, header = array.astype(np.float32), None
     elif is_itk_file(path):
         array, affine = read_itk(path, stacked)
         array, header = array.astype(np.float32, copy=False), None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mamba_vision.volumes.dicom_kinds import STRUCTURES, is_dicom_label, sop_class
 from mamba_vision.volumes.dicom_labels import label_file, referenced_series, structure_names
+from mamba_vision.volumes.pictures import picture_ending, picture_shape
 from mamba_vision.volumes.reading import read_label, read_volume
 from mamba_vision.volumes.volume import SeveralSeriesError, Volume, VolumeError
 
@@ -29,6 +30,14 @@ class ScanFiles:
     series: str | None = None
     stacked: bool = False
     fold: str = ""
+
+
+def channel_count(scan: ScanFiles) -> int:
+    """How many channels the files of a case hold, one each or a picture's colours."""
+    try:
+        return sum(picture_shape(path)[0] if picture_ending(path) else 1 for path in scan.images)
+    except VolumeError:
+        return len(scan.images)  # reading it says what is wrong
 
 
 def read_scan(scan: ScanFiles, fix_geometry: str = "error") -> Volume:

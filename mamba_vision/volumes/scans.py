@@ -12,7 +12,8 @@ Understood are
     a folder of images      no labels
     a single file
 
-Images are NIfTI, NRRD or MetaImage files. Several channels of one case carry the suffixes _0000, _0001, ...
+Images are NIfTI, NRRD or MetaImage files, or, in a folder that holds none of these, pictures (see pictures). Several
+channels of one case carry the suffixes _0000, _0001, ...
 """
 
 import json
@@ -28,12 +29,12 @@ from mamba_vision.volumes.dicom import has_dicom, is_dicom_file
 from mamba_vision.volumes.dicom_kinds import is_dicom_label, labels_below
 from mamba_vision.volumes.dicom_patients import patient_label, patient_series
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
+from mamba_vision.volumes.pictures import picture_ending
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import TEST, ScanFiles
 from mamba_vision.volumes.scan_tables import is_table, listed_in, read_table
-from mamba_vision.volumes.volume import FLAT, VolumeError, stem
+from mamba_vision.volumes.volume import VolumeError, stem
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -85,13 +86,12 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
         return kept if series is None else [replace(scan, series=series) for scan in kept]
     images, labels = image_folders(path, subset)
     label_files = find_labels(labels) if labels is not None else {}
-    groups = _channels_beside(images) if images.is_file() else _group(images)
+    groups = _channels_beside(images) if images.is_file() else _group(images) or _group(images, pictures=True)
     if not groups:
         inside = sum(1 for _ in images.iterdir())
         found = f"{inside} entries, none of them an image or DICOM folder" if inside else "an empty folder"
-        flat = any(entry.suffix.lower() in _PICTURES for entry in images.iterdir())
-        expected = "scans as NIfTI, NRRD or MetaImage files, or DICOM folders"
-        raise VolumeError(images, found, expected, FLAT if flat else "")
+        expected = "scans as NIfTI, NRRD or MetaImage files, or DICOM folders; or PNG, BMP or TIFF pictures"
+        raise VolumeError(images, found, expected)
     scans = []
     for case, files in sorted(groups.items()):
         label = label_files.get(case)
@@ -198,15 +198,16 @@ def _holds_series(folder: Path) -> bool:
     return any(has_dicom(Path(here)) for here, _, _ in os.walk(folder))
 
 
-def _group(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Case -> channels in order, of a folder of images."""
-    if has_dicom(folder):
+def _group(folder: Path, pictures: bool = False) -> dict[str, tuple[Path, ...]]:
+    """Case -> channels in order, of a folder of images; `pictures` are looked for where there is nothing else."""
+    if not pictures and has_dicom(folder):
         return {folder.resolve().name: (folder,)}
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     found = [
         entry
         for entry in entries
-        if (entry.is_dir() and _holds_series(entry)) or (entry.is_file() and is_image_file(entry))
+        if (entry.is_file() and (picture_ending(entry) if pictures else is_image_file(entry)))
+        or (not pictures and entry.is_dir() and _holds_series(entry))
     ]
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
     for entry in found:
@@ -227,13 +228,13 @@ def _group(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 def _channels_beside(file: Path) -> dict[str, tuple[Path, ...]]:
     """The case of a single file. Given the first channel (_0000), its siblings come along."""
-    if not is_image_file(file):
+    if not (is_image_file(file) or picture_ending(file)):
         name = file.stem if is_dicom_file(file) else file.name
         return {name: (file,)}
     match = _CHANNEL.fullmatch(stem(file))
     if not match or int(match[2]) != 0:
         return {stem(file): (file,)}
-    return {match[1]: _group(file.parent)[match[1]]}
+    return {match[1]: _group(file.parent, bool(picture_ending(file)))[match[1]]}
 
 
 def _put(files: dict[int, Path], number: int, entry: Path) -> None:
@@ -265,4 +266,9 @@ def find_labels(path: str | Path) -> dict[str, Path]:
             if case in files:
                 raise VolumeError(entry, f"the same case as {files[case].name}", "one label file a case")
             files[case] = entry
+    if not files:
+        pictures = [entry for entry in sorted(folder.iterdir()) if picture_ending(entry) and entry.name[0] != "."]
+        for entry in pictures:
+            if (first := files.setdefault(stem(entry), entry)) is not entry:
+                raise VolumeError(entry, f"the same case as {first.name}", "one label file a case")
     return files

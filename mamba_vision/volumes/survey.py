@@ -17,7 +17,7 @@ from mamba_vision.volumes.fingerprint import (
     pool_intensities,
 )
 from mamba_vision.volumes.parallel import default_workers, for_each
-from mamba_vision.volumes.scan_files import ScanFiles
+from mamba_vision.volumes.scan_files import ScanFiles, channel_count
 
 _BYTES_A_VOXEL = 24  # peak of reading, checking and sampling, a voxel and channel
 
@@ -59,7 +59,7 @@ def survey(
     """
     if not scans:
         raise ValueError("scans: expected at least one case, found none")
-    channels = channels if channels is not None else len(scans[0].images)
+    channels = channels if channels is not None else channel_count(scans[0])
     samples = max(min(SAMPLES // len(scans), SAMPLES_A_CASE), 1)
 
     def look(scan: ScanFiles) -> tuple[CheckedCase, CaseFingerprint | None, np.ndarray | None]:

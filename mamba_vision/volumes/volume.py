@@ -87,11 +87,13 @@ def stem(path: str | Path) -> str:
 def image_ending(path: str | Path) -> str:
     """The (double) suffix of an image's name: 'liver.nii.gz' -> '.nii.gz'; '' for other names."""
     name = Path(path).name
-    return next((name[-len(ending) :] for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
+    return next(
+        (name[-len(ending) :] for ending in (*IMAGE_ENDINGS, *PICTURE_ENDINGS) if name.lower().endswith(ending)), ""
+    )
 
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
-FLAT = "2-D pictures are trained as docs/how-to/train-image-models.md says"
+PICTURE_ENDINGS: Sequence[str] = (".png", ".bmp", ".tif", ".tiff")
 PICTURE_DEPTH = 999.0  # mm: nnU-Net's for files that have no third axis, so that slices of 2-D data never mix
 SEGMENTS = ".seg.nrrd"  # 3D Slicer's
 IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, SEGMENTS, ".nrrd", ".mha", ".mhd")

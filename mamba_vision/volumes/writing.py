@@ -8,8 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from mamba_vision.utils.atomic import atomic_path
-from mamba_vision.volumes.reading import is_nifti
-from mamba_vision.volumes.volume import Volume, VolumeError
+from mamba_vision.volumes.volume import NIFTI_ENDINGS, Volume, VolumeError
 
 _COMMENT = 6  # NIfTI extension code of free text
 _SCANNER = 1  # NIfTI form code: coordinates of the scanner
@@ -61,7 +60,7 @@ def smallest_type(labels: np.ndarray) -> type:
 
 
 def _image(path: str | Path, array: np.ndarray, like: Volume) -> nib.Nifti1Image:
-    if not is_nifti(path):
+    if not Path(path).name.lower().endswith(tuple(NIFTI_ENDINGS)):
         raise VolumeError(path, "a name without a known ending", ".nii or .nii.gz")
     if array.shape[:3] != tuple(like.shape):
         raise ValueError(f"array: expected the scan's shape {tuple(like.shape)}, found {array.shape[:3]}")

@@ -56,7 +56,7 @@ def test_nothing_there(tmp_path):
     (tmp_path / "imagesTr").mkdir()
     with pytest.raises(VolumeError, match="imagesTr: an empty folder"):
         find_scans(tmp_path)
-    (tmp_path / "imagesTr" / "a.png").write_text("")
+    (tmp_path / "imagesTr" / "a.jpg").write_text("")
     with pytest.raises(VolumeError, match="1 entries, none of them an image or DICOM folder"):
         find_scans(tmp_path)
     with pytest.raises(ValueError, match="subset: expected 'train' or 'test', found 'val'"):

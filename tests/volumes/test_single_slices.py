@@ -87,5 +87,7 @@ def test_distances_of_a_slice_are_those_in_its_plane(axis):
 
 def test_only_the_plane_of_a_slice_is_drawn():
     image = np.random.default_rng(0).normal(size=(30, 1, 20))
-    figure = orthogonal_slices_figure(image, (image > 0).astype(np.uint8), (1, 999, 1))
-    assert [axes.get_title() for axes in figure.axes] == ["coronal 1/1"]
+    for depth, title, size in ((5, "coronal 1/1", "ml"), (999, "picture 1/1", "pixels")):
+        figure = orthogonal_slices_figure(image, (image > 0).astype(np.uint8), (1, depth, 1))
+        assert [axes.get_title() for axes in figure.axes] == [title]
+        assert figure.legends[0].get_texts()[0].get_text().endswith(size)
