@@ -24,6 +24,7 @@ from mamba_vision.apis.onnx_tasks import (
     sharpener,
 )
 from mamba_vision.apis.onnx_volumes import volume_network, volume_segmentor
+from mamba_vision.apis.prompt_model import resize_step
 from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.checkpoints import CheckpointError, find_state_dict, load_file, load_published
 from mamba_vision.deploy.torch_graph import ExportError
@@ -79,6 +80,11 @@ def _from_config(cfg: Config, path: Path, checkpoint: str | Path | None) -> Expo
         return segmentor(model, cfg, dataset_meta(content, cfg, model))
     if hasattr(model, "head") and hasattr(model, "backbone"):
         return classifier(model, cfg, dataset_meta(content, cfg, model)["classes"])
+    if hasattr(model, "network") and hasattr(model.network, "prompts"):
+        resize = resize_step(cfg)
+        how = {"interpolation": "bilinear", "backend": "pillow"}
+        steps = [] if resize is None else [{"size": list(resize.size), **how}]
+        return prompted(model.network, {**_IMAGENET, "steps": steps}, model.threshold)
     if hasattr(model, "network"):
         found = _of_network(model.network, getattr(model, "tiling", None), getattr(model, "peak", 1.0))
         if found is not None:

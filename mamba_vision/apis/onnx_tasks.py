@@ -269,12 +269,12 @@ def _tiling(tiling: Any) -> dict[str, Any] | None:
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------
-def prompted(network: nn.Module, preprocess: Mapping[str, Any]) -> Exportable:
+def prompted(network: nn.Module, preprocess: Mapping[str, Any], threshold: float = 0.5) -> Exportable:
     """A network that segments what boxes and points say; rows of prompts that are not meant are masked out.
 
     The numbers of rows are fixed, as the order of the scans over image and prompts depends on them.
     """
-    metadata = {"task": "promptable", "preprocess": dict(preprocess), "labels": None}
+    metadata = {"task": "promptable", "preprocess": dict(preprocess), "threshold": threshold, "labels": None}
     height, width = network.img_size
 
     def boxes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

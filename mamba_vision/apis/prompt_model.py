@@ -59,11 +59,12 @@ def init_prompt_model(
         load_published(model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from error
-    model.cfg, model.checkpoint, model.resize = cfg, weights, _resize(cfg)
+    model.cfg, model.checkpoint, model.resize = cfg, weights, resize_step(cfg)
     return model.to(device).eval()
 
 
-def _resize(cfg: Config):
+def resize_step(cfg: Config):
+    """The step of the test pipeline that brings pictures to the network's size, or None."""
     loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
     steps = (loader.get("dataset") or {}).get("pipeline", [])
     for step in steps:

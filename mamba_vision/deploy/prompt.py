@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mamba_vision.deploy.metadata import number
 from mamba_vision.deploy.model_file import ModelFile
-from mamba_vision.deploy.pictures import prepare, read_rgb
+from mamba_vision.deploy.pictures import prepare, read_rgb, resize
 
 
 class PromptSegmentor:
@@ -15,6 +16,8 @@ class PromptSegmentor:
     def __init__(self, model: str | Path | ModelFile, **options) -> None:
         self.model = model if isinstance(model, ModelFile) else ModelFile(model, **options)
         self.model.expect("promptable")
+        info = self.model.info
+        self.threshold = number(info, "threshold", 0, 1) if "threshold" in info else 0.5
 
     def __call__(
         self,
@@ -43,7 +46,11 @@ class PromptSegmentor:
         rows, places = self.model.inputs["boxes"][1], self.model.inputs["points"][1]
         (boxes, box_mask), (points, point_mask) = _rows(boxes, rows, 4, "boxes"), _rows(points, places, 2, "points")
         signs = np.array([signs + [0] * (places - len(signs))], np.int64)
-        return self.model(x, boxes, points, signs, box_mask, point_mask)[0, 0] > 0
+        # prompts are told in pixels of the picture, and the network sees it at the size of its test pipeline
+        scale = np.array([x.shape[3] / picture.shape[1], x.shape[2] / picture.shape[0]] * 2, np.float32)
+        logits = self.model(x, boxes * scale, points * scale[:2], signs, box_mask, point_mask)[0, 0]
+        probability = 0.5 + 0.5 * np.tanh(logits / 2)
+        return resize(probability, picture.shape[:2]) >= self.threshold
 
 
 def _rows(rows: Sequence[Sequence[float]], room: int, width: int, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,13 @@ from without_torch import deploy
 
 from mamba_vision.apis import ImageClassifierInferencer, export_onnx, get_model, init_fuser, init_restorer
 from mamba_vision.apis.fusion import fuse_pictures
+from mamba_vision.apis.onnx_models import load_exportable
+from mamba_vision.apis.prompt_inference import segment_with_prompts
+from mamba_vision.apis.prompt_model import init_prompt_model
 from mamba_vision.apis.restoration import restore_picture
 from mamba_vision.datasets.restoration_images import read_picture
 from mamba_vision.deploy import PromptSegmentor
+from mamba_vision.deploy.model_file import ModelFile
 from mamba_vision.utils.paths import project_folder
 
 CONFIG = project_folder("configs") / "vim" / "vim-micro_digits.py"
@@ -104,3 +108,28 @@ def test_prompt(folder: Path) -> None:
         segmentor(picture, boxes=[[1, 2, 3, 4]] * 5)
     with pytest.raises(ValueError, match="point_labels: found 1"):
         segmentor(picture, points=[[1, 2], [3, 4]], point_labels=[1])
+
+
+def test_prompts_at_the_size_of_the_test_pipeline(folder: Path) -> None:
+    """Picture and prompts are brought to it, and the mask back, as tools/segment.py does; the network is PyTorch's."""
+    config = project_folder("configs") / "promamba" / "promamba-micro_mni152.py"
+    torch.manual_seed(0)
+    found = load_exportable(config)
+    model = init_prompt_model(config, weights_of(found.module.model, folder / "micro.pth"), "cpu")
+    assert found.metadata["preprocess"]["steps"][0]["size"] == [192, 192] and found.metadata["threshold"] == 0.5
+
+    class OfPyTorch(ModelFile):
+        def __init__(self) -> None:
+            self.info, self.inputs = found.metadata, {"boxes": (1, 4, 4), "points": (1, 8, 2)}
+
+        def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return found.module(*map(torch.from_numpy, arrays)).numpy()
+
+    picture = np.asarray(Image.open(folder / "colour.png"))
+    expected = segment_with_prompts(model, picture, [[10, 10, 40, 50]], [[20, 30, 1]])
+    level = float(np.median(expected.probability))
+    found.metadata["threshold"] = level  # random weights find all or nothing at 0.5
+    mask = PromptSegmentor(OfPyTorch())(picture, [[10, 10, 40, 50]], [[20, 30]])
+    sure = np.abs(expected.probability - level) > 0.02 * np.ptp(expected.probability)
+    assert sure.mean() > 0.5 and np.array_equal(mask[sure], expected.probability[sure] >= level)
