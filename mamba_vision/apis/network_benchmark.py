@@ -1,6 +1,7 @@
 """Registered networks against published ones: samples a second and memory of inference and training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,28 +67,28 @@ def benchmark_network(
             total.backward()
             model.zero_grad(set_to_none=True)
 
-    torch.backends.cudnn.benchmark = True  # as in the recipes: its first choices take up to twice the time
     row = {"model": name, "input": list(size), "dtype": dtype}
-    for key, training in (("inference", False), ("training", True)):
-        model.train(training)
-        runs = [lambda i=i, training=training: run(i, training) for i in range(2)]
-        if device == "cpu":
-            row[f"{key}_per_s"] = size[0] / cpu_time(runs[0], 1) * 1e6
-            continue
-        for _ in range(3):
-            runs[0]()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        row[f"{key}_per_s"] = size[0] / throughput_time(runs, max(5, repeats // 3)) * 1e6
-        row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
-        try:
-            cuda_graphed(model)
-            runs[0]()
-            row[f"{key}_graph_per_s"] = size[0] / throughput_time(runs, max(5, repeats // 3)) * 1e6
-            row[f"{key}_graph_MiB"] = torch.cuda.max_memory_allocated() / 2**20
-        except (RuntimeError, ValueError) as error:  # something in the model can't be captured
-            say(f"{name}, {key}: no CUDA graph: {str(error).splitlines()[0]}")
-        without_cuda_graphs(model)
+    with _algorithms_tried_out():
+        for key, training in (("inference", False), ("training", True)):
+            model.train(training)
+            runs = [lambda i=i, training=training: run(i, training) for i in range(2)]
+            if device == "cpu":
+                row[f"{key}_per_s"] = size[0] / cpu_time(runs[0], 1) * 1e6
+                continue
+            for _ in range(3):
+                runs[0]()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            row[f"{key}_per_s"] = size[0] / throughput_time(runs, max(5, repeats // 3)) * 1e6
+            row[f"{key}_MiB"] = torch.cuda.max_memory_allocated() / 2**20
+            try:
+                cuda_graphed(model)
+                runs[0]()
+                row[f"{key}_graph_per_s"] = size[0] / throughput_time(runs, max(5, repeats // 3)) * 1e6
+                row[f"{key}_graph_MiB"] = torch.cuda.max_memory_allocated() / 2**20
+            except (RuntimeError, ValueError) as error:  # something in the model can't be captured
+                say(f"{name}, {key}: no CUDA graph: {str(error).splitlines()[0]}")
+            without_cuda_graphs(model)
     values = (published or {}).get(f"{_PUBLISHED.get(name)}_{_SHORT[dtype]}")
     if values and values["batch"] == size[0]:
         for key in ("inference", "training"):
@@ -96,3 +97,13 @@ def benchmark_network(
                 row[f"{key}_graph_ratio"] = row[f"{key}_graph_per_s"] / values[f"{key}_per_s"]
             row[f"{key}_memory_ratio"] = row[f"{key}_MiB"] / values[f"{key}_MiB"]
     return row
+
+
+@contextmanager
+def _algorithms_tried_out() -> Iterator[None]:
+    """cuDNN measures before it chooses, as in the recipes: its first choices take up to twice the time."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

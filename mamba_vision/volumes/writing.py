@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from mamba_vision.utils.atomic import atomic_path
-from mamba_vision.volumes.volume import NIFTI_ENDINGS, Volume, VolumeError
+from mamba_vision.volumes.volume import NIFTI_ENDINGS, Volume, VolumeError, image_ending
 
 _COMMENT = 6  # NIfTI extension code of free text
 _SCANNER = 1  # NIfTI form code: coordinates of the scanner
@@ -60,7 +60,7 @@ def smallest_type(labels: np.ndarray) -> type:
 
 
 def _image(path: str | Path, array: np.ndarray, like: Volume) -> nib.Nifti1Image:
-    if not Path(path).name.lower().endswith(tuple(NIFTI_ENDINGS)):
+    if image_ending(path).lower() not in NIFTI_ENDINGS:
         raise VolumeError(path, "a name without a known ending", ".nii or .nii.gz")
     if array.shape[:3] != tuple(like.shape):
         raise ValueError(f"array: expected the scan's shape {tuple(like.shape)}, found {array.shape[:3]}")

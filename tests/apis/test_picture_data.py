@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from miniature import unformatted
 from PIL import Image
+from skimage.data import coffee
 
 from mamba_vision.apis.config_loading import load_config
 from mamba_vision.apis.planning import DatasetError, plan_dataset
@@ -19,7 +20,7 @@ from mamba_vision.utils.paths import project_folder
 @pytest.fixture
 def data(tmp_path):
     """Five pieces of a photograph and one to test on, of several sizes; the label is what is bright."""
-    photograph = pytest.importorskip("skimage.data").coffee()
+    photograph = coffee()
     folder = tmp_path / "Dataset001_Coffee"
     for number in range(6):
         piece = photograph[40 * number :, 60 * number :][:96, : 90 - number]
