@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from mamba_vision.utils.quiet import quiet_imports
 
     try:
-        from mamba_vision.apis.image_files import find_images
+        from mamba_vision.utils.image_files import find_images
 
         images = find_images(args.images, args.recursive)
         with quiet_imports():

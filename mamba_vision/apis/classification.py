@@ -12,8 +12,8 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DefaultScope
 
 from mamba_vision.apis.example_inputs import first_convolution
-from mamba_vision.apis.image_files import check_sides, read_image
 from mamba_vision.apis.image_model import init_image_model
+from mamba_vision.utils.image_files import check_sides, read_image
 from mamba_vision.utils.quiet import quiet_imports
 
 with quiet_imports():

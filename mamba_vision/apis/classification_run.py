@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamba_vision.apis.classification import Classified, ImageClassifierInferencer
-from mamba_vision.apis.image_files import picture_names
 from mamba_vision.apis.picture_jobs import Journal, weights_hash
+from mamba_vision.utils.image_files import picture_names
 
 
 @dataclass(frozen=True)

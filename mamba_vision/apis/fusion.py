@@ -14,12 +14,12 @@ from torch import Tensor
 
 from mamba_vision.apis.pixel_model import Published, half_precision, init_pixel_model
 from mamba_vision.datasets.fusion_sharpening import LAYOUTS
-from mamba_vision.datasets.restoration_images import Picture, luminance
 from mamba_vision.models.networks import fusionmamba, mambadfuse
 from mamba_vision.models.tasks.fusion import ImageFuser
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.models.tasks.sharpening_tiles import TILING
+from mamba_vision.utils.picture_files import Picture, luminance
 
 Fusing = ImageFuser | ImageSharpener
 Progress = Callable[[int, int], None]

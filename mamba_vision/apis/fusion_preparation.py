@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mamba_vision.apis.restoration_preparation import starts
-from mamba_vision.datasets.fusion_rasters import check_ground, open_raster
 from mamba_vision.evaluation.fusion_full_resolution import enlarge, through_optics
 from mamba_vision.utils.atomic import atomic_path
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.rasters import check_ground, open_raster
 
 _MARGIN = 24  # pixels around a patch that the optics' filter of 41 taps reaches into
 

@@ -9,13 +9,13 @@ import torch
 
 from mamba_vision.apis.fusion import Fusing, Progress, as_given, check_channels, recolored, tiling_for, to_batch
 from mamba_vision.apis.pixel_model import half_precision
-from mamba_vision.datasets.fusion_rasters import as_counts, check_ground, check_range, like_raster, open_raster
 from mamba_vision.models.layers.mirror_padding import mirror_to
 from mamba_vision.models.tasks.fusion import ImageFuser, on_its_device
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.restoration_tiles import Band, Tiling, restored_strips
 from mamba_vision.models.tasks.sharpening_tiles import of_pairs, paired
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.rasters import as_counts, check_ground, check_range, like_raster, open_raster
 
 _PREVIEW = 1000  # pixels a side
 

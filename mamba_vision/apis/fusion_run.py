@@ -11,11 +11,11 @@ from mamba_vision.apis.fusion import Fusing, Progress, fuse_pictures
 from mamba_vision.apis.fusion_rasters import fuse_rasters, raster_preview
 from mamba_vision.apis.fusion_volumes import Window, fuse_volumes, volume_preview
 from mamba_vision.apis.picture_jobs import JOURNAL, Job, Journal, run_jobs, weights_hash
-from mamba_vision.apis.restoration_run import RestoreOptions, as_format_has_it
+from mamba_vision.apis.restoration_run import RestoreOptions
 from mamba_vision.datasets.fusion_pairs import pair_by_name
-from mamba_vision.datasets.fusion_rasters import RASTER_SUFFIXES, is_raster
-from mamba_vision.datasets.restoration_images import SUFFIXES, WRITTEN, read_picture, write_picture
 from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
+from mamba_vision.utils.picture_files import SUFFIXES, WRITTEN, as_format_has_it, read_picture, write_picture
+from mamba_vision.utils.rasters import RASTER_SUFFIXES, is_raster
 from mamba_vision.visualization.before_after import as_color, save_comparison
 from mamba_vision.volumes.reading import is_nifti
 

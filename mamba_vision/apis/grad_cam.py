@@ -8,8 +8,8 @@ from mmengine.dataset import default_collate
 from torch import Tensor, nn
 
 from mamba_vision.apis.classification import ImageClassifierInferencer
-from mamba_vision.apis.image_files import read_image
 from mamba_vision.scan_orders import split_tokens
+from mamba_vision.utils.image_files import read_image
 
 
 def grad_cam(

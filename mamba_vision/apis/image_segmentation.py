@@ -10,9 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mamba_vision.apis.example_inputs import first_convolution
-from mamba_vision.apis.image_files import check_sides, read_image
 from mamba_vision.apis.image_model import init_image_model
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.image_files import check_sides, read_image
 from mamba_vision.utils.quiet import quiet_imports
 
 with quiet_imports():

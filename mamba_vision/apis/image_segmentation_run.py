@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mamba_vision.apis.image_files import picture_names
 from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer, write_png
 from mamba_vision.apis.picture_jobs import JOURNAL, Journal, weights_hash
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.image_files import picture_names
 
 
 @dataclass(frozen=True)

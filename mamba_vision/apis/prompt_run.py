@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mamba_vision.apis.image_files import find_images, picture_names
 from mamba_vision.apis.picture_jobs import JOURNAL, Journal, weights_hash
 from mamba_vision.apis.prompt_inference import PromptPredictor
 from mamba_vision.datasets.prompt_images import read_prompts
 from mamba_vision.datasets.prompt_simulation import Prompts
 from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
 from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.image_files import find_images, picture_names
 
 COLUMNS = ("image", "boxes", "points", "pixels", "share", "pieces", "box", "centroid", "mean_probability", "error")
 

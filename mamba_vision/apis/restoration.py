@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from mamba_vision.apis.pixel_model import Published, half_precision, init_pixel_model
-from mamba_vision.datasets.restoration_images import Picture, luminance
 from mamba_vision.models.networks import mambair, mambair_unet, mambairv2
 from mamba_vision.models.tasks.restoration import ImageRestorer
 from mamba_vision.models.tasks.restoration_tiles import Tiling
+from mamba_vision.utils.picture_files import Picture, luminance
 
 
 def _restorer(network: str) -> Callable[[str], ImageRestorer]:

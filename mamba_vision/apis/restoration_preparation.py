@@ -8,8 +8,8 @@ import numpy as np
 
 from mamba_vision.datasets.fusion_pairs import pair_by_name
 from mamba_vision.datasets.restoration_degradations import jpeg, to_levels
-from mamba_vision.datasets.restoration_images import Picture, images_in, luminance, read_picture, write_picture
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.picture_files import Picture, images_in, luminance, read_picture, write_picture
 
 
 def join(folders: Sequence[Path], out: Path, report: Callable[[str], None]) -> int:

@@ -11,16 +11,15 @@ from torch import nn
 
 from mamba_vision.apis.picture_jobs import JOURNAL, Job, Journal, run_jobs, weights_hash
 from mamba_vision.apis.restoration import restore_picture
-from mamba_vision.datasets.restoration_images import (
-    DEEP_SUFFIXES,
+from mamba_vision.models.tasks.restoration import ImageRestorer
+from mamba_vision.models.tasks.restoration_tiles import Tiling
+from mamba_vision.utils.picture_files import (
     SUFFIXES,
-    Picture,
+    as_format_has_it,
     is_image,
     read_picture,
     write_picture,
 )
-from mamba_vision.models.tasks.restoration import ImageRestorer
-from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.visualization.before_after import save_before_after
 
 _NEVER = 2**30  # pixels: no picture is split
@@ -140,8 +139,3 @@ def restore_pictures(
     journal = Journal(out / JOURNAL, {"weights": weights_hash(model), "options": options.of_results()})
     jobs = [job(source, stem) for source, stem in pictures.items()]
     return run_jobs(jobs, console, options.skip_existing, journal, options.resume)
-
-
-def as_format_has_it(picture: Picture, suffix: str) -> Picture:
-    """Without the depth that the format has no room for. (Transparency is not given up: writing says what is wrong.)"""
-    return replace(picture, bits=8) if picture.bits > 8 and suffix not in DEEP_SUFFIXES else picture

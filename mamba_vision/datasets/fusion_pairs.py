@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from mamba_vision.datasets.restoration import some
-from mamba_vision.datasets.restoration_images import SUFFIXES, picture_size
 from mamba_vision.registry import DATASETS
+from mamba_vision.utils.picture_files import SUFFIXES, picture_size
 
 _SETS = {"train": "trainsets", "val": "valsets", "test": "testsets"}
 _PUBLISHED = {

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mamba_vision.datasets.restoration_images import luminance, read_picture
 from mamba_vision.datasets.restoration_transforms import to_tensor
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.structures import FusionDataSample
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.picture_files import luminance, read_picture
 
 # Below, transforms draw from NumPy's global generator, which MMEngine seeds in every loading process.
 

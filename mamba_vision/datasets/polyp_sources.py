@@ -14,8 +14,8 @@ from PIL import Image
 
 from mamba_vision.datasets.polyps import TESTS, TRAIN, image_and_mask_folders, paired, some
 from mamba_vision.datasets.prompt_images import read_mask, read_rgb
-from mamba_vision.datasets.restoration_images import SUFFIXES
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.picture_files import SUFFIXES
 
 Pairs = dict[str, tuple[Path, Path]]  # by name without suffix
 

@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from mamba_vision.datasets.prompt_transforms import MODES
-from mamba_vision.datasets.restoration_images import SUFFIXES, picture_size
 from mamba_vision.registry import DATASETS
+from mamba_vision.utils.picture_files import SUFFIXES, picture_size
 
 # Below data_root. The first two are of the sources that training has seen, the others are not.
 TRAIN = "TrainDataset"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mamba_vision.datasets.prompt_simulation import Prompts
-from mamba_vision.datasets.restoration_images import read_picture
+from mamba_vision.utils.picture_files import read_picture
 
 FOREGROUND = 128  # the field's threshold of masks stored as gray pictures
 _KEYS = {"boxes", "points"}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from mamba_vision.datasets.restoration_images import images_in, picture_size
 from mamba_vision.registry import DATASETS
+from mamba_vision.utils.picture_files import images_in, picture_size
 
 # Folders below data_root; {scale} and {quality} are filled in. Without lq, degraded images are made by the pipeline.
 _BY_SCALE = "{stem}x{scale}"

@@ -10,10 +10,10 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mamba_vision.datasets import restoration_degradations as degradations
-from mamba_vision.datasets.restoration_images import luminance, read_picture
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.structures import RestorationDataSample
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.picture_files import luminance, read_picture
 
 # Below, transforms draw from NumPy's global generator, which MMEngine seeds in every loading process.
 

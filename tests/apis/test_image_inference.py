@@ -10,12 +10,12 @@ from PIL import Image
 
 import mamba_vision
 from mamba_vision.apis.classification import ImageClassifierInferencer
-from mamba_vision.apis.image_files import find_images, picture_names, read_image
 from mamba_vision.apis.image_model import build_from_config, config_of, init_image_model, shipped_configs
 from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer
 from mamba_vision.apis.model_names import find_variant
 from mamba_vision.checkpoints import CheckpointError
 from mamba_vision.utils import project_folder
+from mamba_vision.utils.image_files import find_images, picture_names, read_image
 
 CONFIGS = project_folder("configs")
 

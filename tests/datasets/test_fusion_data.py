@@ -12,8 +12,8 @@ import torch
 from mamba_vision.datasets import fusion_pairs, fusion_sharpening
 from mamba_vision.datasets.fusion_pairs import FusionPairs, pair_by_name
 from mamba_vision.datasets.fusion_sharpening import SharpeningDataset
-from mamba_vision.datasets.restoration_images import Picture, luminance, write_picture
 from mamba_vision.registry import TRANSFORMS
+from mamba_vision.utils.picture_files import Picture, luminance, write_picture
 
 
 def build(**settings):

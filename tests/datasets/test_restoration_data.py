@@ -12,9 +12,9 @@ from scipy.io import savemat
 
 from mamba_vision.datasets.restoration import LAYOUTS, RestorationDataset, SamplePhotographs, SIDDBlocks
 from mamba_vision.datasets.restoration_degradations import camera_pass, gaussian_noise, jpeg
-from mamba_vision.datasets.restoration_images import Picture, luminance, picture_size, read_picture, write_picture
 from mamba_vision.registry import TRANSFORMS
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.picture_files import Picture, luminance, picture_size, read_picture, write_picture
 
 
 def image(height: int = 24, width: int = 32, channels: int = 3, bits: int = 8) -> np.ndarray:

@@ -15,10 +15,10 @@ from mamba_vision.apis.onnx_models import load_exportable
 from mamba_vision.apis.prompt_inference import segment_with_prompts
 from mamba_vision.apis.prompt_model import init_prompt_model
 from mamba_vision.apis.restoration import restore_picture
-from mamba_vision.datasets.restoration_images import read_picture
 from mamba_vision.deploy import PromptSegmentor
 from mamba_vision.deploy.model_file import ModelFile
 from mamba_vision.utils.paths import project_folder
+from mamba_vision.utils.picture_files import read_picture
 
 CONFIG = project_folder("configs") / "vim" / "vim-micro_digits.py"
 

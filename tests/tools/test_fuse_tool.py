@@ -17,12 +17,12 @@ from mamba_vision.apis.fusion_run import FuseOptions, collect_pairs, fuse_files,
 from mamba_vision.apis.fusion_volumes import fuse_volumes, slice_axis, volume_preview
 from mamba_vision.apis.pixel_model import recognize
 from mamba_vision.checkpoints import CheckpointError, published_names
-from mamba_vision.datasets.fusion_rasters import is_raster, open_raster
-from mamba_vision.datasets.restoration_images import Picture, luminance, read_picture, write_picture
 from mamba_vision.models.networks import FusionMamba, MambaDFuse
 from mamba_vision.models.tasks import ImageFuser, ImageSharpener
 from mamba_vision.models.tasks.restoration_tiles import Tiling
 from mamba_vision.utils import project_folder
+from mamba_vision.utils.picture_files import Picture, luminance, read_picture, write_picture
+from mamba_vision.utils.rasters import is_raster, open_raster
 from mamba_vision.volumes.volume import VolumeError
 
 TOOL = str(project_folder("tools") / "fuse.py")

@@ -13,9 +13,9 @@ from mamba_vision.apis.fusion_preparation import wald_patches
 from mamba_vision.apis.restoration_preparation import starts
 from mamba_vision.datasets import RestorationDataset, SharpeningDataset
 from mamba_vision.datasets.restoration_degradations import to_levels
-from mamba_vision.datasets.restoration_images import Picture, read_picture, write_picture
 from mamba_vision.utils import project_folder
 from mamba_vision.utils.bicubic import bicubic_down
+from mamba_vision.utils.picture_files import Picture, read_picture, write_picture
 
 TOOL = str(project_folder("tools") / "dataset_converters" / "pictures.py")
 

@@ -13,11 +13,11 @@ from mamba_vision.apis.pixel_model import recognize
 from mamba_vision.apis.restoration import PUBLISHED, enlarge, init_restorer, restore_picture
 from mamba_vision.apis.restoration_run import collect_pictures
 from mamba_vision.checkpoints import CheckpointError, published_names
-from mamba_vision.datasets.restoration_images import Picture, luminance, read_picture, write_picture
 from mamba_vision.models.networks import mambair, mambair_unet, mambairv2
 from mamba_vision.models.networks.mambair import MambaIR
 from mamba_vision.models.networks.mambairv2 import MambaIRv2
 from mamba_vision.utils import project_folder
+from mamba_vision.utils.picture_files import Picture, luminance, read_picture, write_picture
 from mamba_vision.visualization.before_after import busiest, comparison_picture
 
 TOOL = str(project_folder("tools") / "restore.py")

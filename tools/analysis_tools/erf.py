@@ -48,7 +48,7 @@ def batches(args: argparse.Namespace, size: tuple[int, int], device):
     import numpy as np
     from PIL import Image
 
-    from mamba_vision.apis.image_files import find_images, read_image
+    from mamba_vision.utils.image_files import find_images, read_image
 
     for file in find_images(args.images, False)[: args.num]:
         rgb = Image.fromarray(np.ascontiguousarray(read_image(file, 3)[..., ::-1]))

@@ -1,16 +1,19 @@
-"""Photographs in and out: 8 and 16 bits, gray, color, transparency, orientation and color profile kept."""
+"""Photographs in and out: 8 and 16 bits, gray, color, transparency, orientation and color profile kept.
+
+Pillow reads and writes 8 bits a channel, OpenCV 16: where it is not installed, pictures of 16 bits are refused.
+"""
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mamba_vision.datasets.deep_pictures import as_stored, profile_for, tiff_head, with_profile
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.deep_pictures import as_stored, profile_for, tiff_head, with_profile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # 16 bits a channel
@@ -55,10 +58,10 @@ def read_picture(path: str | Path) -> Picture:
     path = Path(path)
     content = path.read_bytes()
     known = _decode(path, content)  # first: of a damaged file, OpenCV complains on its own
-    array = cv2.imdecode(np.frombuffer(as_stored(content), np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    array = _as_opencv_has_it(path, content, known) if content else None
     if known is None and array is None:
         raise ValueError(f"{path}: expected an image ({', '.join(SUFFIXES)}), found a file that is none or is damaged")
-    pixels, orientation, profile = known or (None, 1, None)
+    pixels, orientation, profile, _ = known or (None, 1, None, True)
     if pixels is None or (array is not None and array.dtype != np.uint8):  # Pillow has no colors of 16 bits
         orientation, profile = tiff_head(content) or (orientation, profile)
         pixels = array if array.ndim == 2 or array.shape[2] == 1 else array[..., (2, 1, 0, 3)[: array.shape[2]]]
@@ -112,6 +115,7 @@ def write_picture(path: str | Path, picture: Picture, quality: int = 95) -> None
     profile = profile_for(picture.profile, min(levels.shape[2], 3))
     with atomic_path(path) as temporary:
         if picture.bits > 8:
+            cv2 = _opencv(path)
             order = (0,) if array.shape[2] == 1 else (2, 1, 0, 3)[: array.shape[2]]
             done, encoded = cv2.imencode(suffix, levels.astype(np.uint16)[..., order])
             if not done:
@@ -124,6 +128,11 @@ def write_picture(path: str | Path, picture: Picture, quality: int = 95) -> None
                 options["quality"] = quality
             levels = levels.astype(np.uint8)
             Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(temporary, **options)
+
+
+def as_format_has_it(picture: Picture, suffix: str) -> Picture:
+    """Without the depth that the format has no room for. (Transparency is not given up: writing says what is wrong.)"""
+    return replace(picture, bits=8) if picture.bits > 8 and suffix not in DEEP_SUFFIXES else picture
 
 
 def images_in(folder: str | Path) -> list[Path]:
@@ -151,20 +160,53 @@ def luminance(color: np.ndarray) -> np.ndarray:
     return color if color.shape[2] == 1 else (color @ np.float32([0.299, 0.587, 0.114]))[..., None]
 
 
-def _decode(path: Path, content: bytes) -> tuple[np.ndarray, int, bytes | None] | None:
-    """Pixels of 8 bits (H, W[, 2 to 4]), orientation and color profile; None where Pillow does not know the format."""
+_Decoded = tuple[np.ndarray, int, bytes | None, bool]
+
+
+def _decode(path: Path, content: bytes) -> _Decoded | None:
+    """Pixels of 8 bits (H, W[, 2 to 4]), orientation, color profile, and whether the file has more than 8 bits.
+
+    None where Pillow does not know the format.
+    """
     try:
         with Image.open(io.BytesIO(content)) as image:
+            stored = str(image.tile[0][3]) if image.tile else ""
+            deep = image.mode[0] in "IF" or ";16" in stored or "65535" in stored
             image.load()  # some releases turn TIFF files here, and then no longer say that they should be turned
             orientation, profile = image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
             clear = "A" in image.getbands() or "transparency" in image.info
             gray = image.mode in ("1", "L", "LA", "La")
             mode = {(True, True): "LA", (True, False): "L", (False, True): "RGBA", (False, False): "RGB"}[gray, clear]
-            return np.asarray(image.convert(mode)), orientation, profile
+            return np.asarray(image.convert(mode)), orientation, profile, deep
     except UnidentifiedImageError:
         return None
     except Exception as error:  # Pillow's decoders raise what they like
         raise ValueError(f"{path}: the image is damaged ({error})") from error
+
+
+def _as_opencv_has_it(path: Path, content: bytes, known: _Decoded | None) -> np.ndarray | None:
+    """Pixels as they are stored, colors as BGR; None where OpenCV does not know the format, or is not there.
+
+    Raises:
+        ValueError: it is not there, and Pillow, which gave `known`, is not enough.
+    """
+    try:
+        cv2 = _opencv(path)
+    except ValueError:
+        if known is None or known[3]:
+            raise
+        return None
+    return cv2.imdecode(np.frombuffer(as_stored(content), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def _opencv(path: Path) -> ModuleType:
+    """OpenCV. Raises ValueError where it is not installed, as Pillow is not enough for `path`."""
+    try:
+        import cv2
+    except ImportError as error:
+        found = "no picture that Pillow knows, or one of 16 bits a channel"
+        raise ValueError(f"{path}: found {found}, which need OpenCV: pip install opencv-python-headless") from error
+    return cv2
 
 
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
