@@ -340,17 +340,30 @@ def carry(
         h = tl.load(first + own, mask=mc & (tl.zeros([BC], tl.int32) + n < N), other=0.0)
     else:
         h = tl.zeros([BC], tl.float32)
+    at, mask, decay_next, x_next = _chunks(
+        ends, decays, bk, 0, n, oc, mc, channels, n_chunks, NP, REVERSED
+    )  # fmt: skip
     for i in range(0, n_chunks, 16):
-        chunk = i + o16
-        mask = (chunk < n_chunks)[:, None] & mc[None, :]
-        if REVERSED:
-            chunk = n_chunks - 1 - chunk
-        at = bk.to(tl.int64) * n_chunks + chunk
-        decay = tl.load(decays + at[:, None] * channels + oc[None, :], mask=mask, other=0.0)
-        x = tl.load(ends + (at[:, None] * NP + n) * channels + oc[None, :], mask=mask, other=0.0)
-        decay = ex2(decay * a[None, :])
+        at_now, mask_now, x = at, mask, x_next
+        decay = ex2(decay_next * a[None, :])
+        # the next chunks' loads go out before this step's stores: none moves above a store by itself
+        at, mask, decay_next, x_next = _chunks(
+            ends, decays, bk, i + 16, n, oc, mc, channels, n_chunks, NP, REVERSED
+        )  # fmt: skip
         out = x
         for j in tl.static_range(16):
             out = tl.where(o16[:, None] == j, h[None, :], out)
             h = pick(decay, j, o16[:, None]) * h + pick(x, j, o16[:, None])
-        tl.store(entering + (at[:, None] * NP + n) * channels + oc[None, :], out, mask=mask)
+        tl.store(entering + (at_now[:, None] * NP + n) * channels + oc[None, :], out, mask=mask_now)
+
+
+@triton.jit
+def _chunks(ends, decays, bk, i, n, oc, mc, channels, n_chunks, NP: tl.constexpr, REVERSED: tl.constexpr):
+    """Sixteen chunks from i on: their rows, which of them there are, sums of step sizes, and what each adds."""
+    chunk = i + tl.arange(0, 16)
+    mask = (chunk < n_chunks)[:, None] & mc[None, :]
+    if REVERSED:
+        chunk = n_chunks - 1 - chunk
+    at = bk.to(tl.int64) * n_chunks + chunk
+    decay = tl.load(decays + at[:, None] * channels + oc[None, :], mask=mask, other=0.0)
+    return at, mask, decay, tl.load(ends + (at[:, None] * NP + n) * channels + oc[None, :], mask=mask, other=0.0)

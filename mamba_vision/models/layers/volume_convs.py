@@ -7,6 +7,7 @@ from torch.autograd.function import once_differentiable
 
 PARTS = 256  # of a sum over all voxels
 LEAST = 4096  # voxels a part
+LANES = 8  # channels that lie together: products of rows of other widths are several times slower
 
 
 def pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
@@ -36,18 +37,31 @@ def _fast_dtype(x: Tensor) -> torch.dtype | None:
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.cout, ctx.cin = weight.shape
+        rows, weight = _widened(rows), _widened(_widened(weight).t()).t()
         ctx.save_for_backward(rows, weight)
         ctx.biased = bias is not None
-        return F.linear(rows, weight, bias)
+        return _narrowed(F.linear(rows, weight, None if bias is None else _widened(bias)), ctx.cout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
-        grad = grad.contiguous()
+        grad = _widened(grad.contiguous())
         wanted = ctx.needs_input_grad
-        dweight = sum_of_products(grad, rows).to(weight.dtype) if wanted[1] else None
-        return grad @ weight if wanted[0] else None, dweight, grad.sum(0) if ctx.biased and wanted[2] else None
+        drows = _narrowed(grad @ weight, ctx.cin) if wanted[0] else None
+        dweight = sum_of_products(grad, rows)[: ctx.cout, : ctx.cin].to(weight.dtype) if wanted[1] else None
+        return drows, dweight, grad.sum(0)[: ctx.cout] if ctx.biased and wanted[2] else None
+
+
+def _widened(x: Tensor) -> Tensor:
+    """Zeros behind the last axis, up to a multiple of LANES."""
+    more = -x.shape[-1] % LANES
+    return F.pad(x, (0, more)) if more else x
+
+
+def _narrowed(rows: Tensor, channels: int) -> Tensor:
+    return rows if rows.shape[1] == channels else rows[:, :channels].contiguous()
 
 
 def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
