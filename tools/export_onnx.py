@@ -80,7 +80,8 @@ def main() -> int:
         )
     from mamba_vision.deploy.metadata import VERBS
 
-    print(f"next: python -m mamba_vision.deploy {VERBS[report.task]} {report.path} INPUT -o OUT")
+    inputs = {"fusion": "FIRST SECOND", "sharpening": "IMAGE GUIDE"}.get(report.task, "INPUT")
+    print(f"next: python -m mamba_vision.deploy {VERBS[report.task]} {report.path} {inputs} -o OUT")
     return 0
 
 

@@ -208,7 +208,6 @@ def main(argv: list[str] | None = None) -> int:
         return run_prompts(args)
 
     with quiet_imports():
-        from mamba_vision.apis.scan_collection import collect_scans
         from mamba_vision.apis.segmentation_files import SegmentOptions
         from mamba_vision.apis.segmentation_progress import ProgressReporter
         from mamba_vision.apis.segmentation_run import segment_scans
@@ -216,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         from mamba_vision.apis.volume_ensemble import EnsembleSource
         from mamba_vision.apis.volume_inference import choose_labels, choose_steps
         from mamba_vision.apis.volume_model import choose_device
+        from mamba_vision.volumes.scan_collection import collect_scans
 
     console = Console(highlight=False, soft_wrap=True)
     try:

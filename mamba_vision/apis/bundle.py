@@ -18,7 +18,6 @@ from monai.inferers import Inferer
 from monai.transforms import MapTransform
 from torch import nn
 
-from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.apis.sliding_window import mirrored, sliding_window_logits
 from mamba_vision.apis.volume_cascade import add_previous
 from mamba_vision.apis.volume_inputs import check_channels, check_slice, to_volume
@@ -28,6 +27,7 @@ from mamba_vision.volumes.components import KeepLargest, apply_steps
 from mamba_vision.volumes.plan import Plan
 from mamba_vision.volumes.preprocess import prepare_labels, preprocess
 from mamba_vision.volumes.restore import restore_labels
+from mamba_vision.volumes.scan_collection import collect_scans
 from mamba_vision.volumes.volume import stem
 from mamba_vision.volumes.writing import write_labels
 

@@ -15,7 +15,7 @@ from mamba_vision.models.tasks.fusion_sharpening import ImageSharpener
 from mamba_vision.models.tasks.restoration_tiles import Band, Tiling, restored_strips
 from mamba_vision.models.tasks.sharpening_tiles import of_pairs, paired
 from mamba_vision.utils.atomic import atomic_path
-from mamba_vision.utils.rasters import as_counts, check_ground, check_range, like_raster, open_raster
+from mamba_vision.utils.rasters import as_counts, check_ground, check_range, counts_of, like_raster, open_raster
 
 _PREVIEW = 1000  # pixels a side
 
@@ -113,13 +113,9 @@ def _fuse(
 
 
 def _check_picture(raster: Any, wanted: int, peak: float | None) -> float:
-    """The counts that 1 stands for in a raster of one or three bands."""
-    if raster.count not in (1, 3):
-        raise ValueError(f"{raster.name}: found {raster.count} bands, expected one (gray) or three (RGB)")
-    if raster.count < wanted:
-        raise ValueError(f"{raster.name}: found one band (gray), this network needs three (RGB)")
-    whole = np.dtype(raster.dtypes[0]).kind == "u"
-    top = peak or (float(np.iinfo(raster.dtypes[0]).max) if whole else 1.0)
+    """The counts that 1 stands for in a raster of one or three bands, whose values go with it."""
+    usual = counts_of(raster, wanted)
+    top = peak or usual
     check_range(raster, top)
     return top
 

@@ -14,12 +14,12 @@ import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 
-from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.apis.volume_ensemble import init_volume_ensemble
 from mamba_vision.apis.volume_inference import inference_volume
 from mamba_vision.apis.volume_inputs import Scan
 from mamba_vision.apis.volume_result import VolumeResult
 from mamba_vision.volumes.pictures import picture_ending
+from mamba_vision.volumes.scan_collection import collect_scans
 
 
 class VolumeInferencer(BaseInferencer):

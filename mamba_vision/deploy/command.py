@@ -9,15 +9,13 @@ import numpy as np
 
 from mamba_vision.deploy.classify import Classifier
 from mamba_vision.deploy.model_file import ModelFile
-from mamba_vision.deploy.pictures import read_rgb
 from mamba_vision.deploy.prompt import PromptSegmentor
 from mamba_vision.deploy.restore import Fuser, Restorer, Sharpener
 from mamba_vision.deploy.scans import ScanSegmentor
 from mamba_vision.deploy.segment import PictureSegmentor
-from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.atomic import atomic_path, writable_folder, write_json
+from mamba_vision.utils.image_files import find_images, picture_names
 from mamba_vision.utils.memory import parse_size
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("classify", _classify, "The likeliest classes of pictures.").add_argument("--topk", type=int, default=5)
-    command = add("segment", _segment, "Masks of pictures (PNG), or of CT and MR scans (NIfTI).")
+    command = add("segment", _segment, "Masks of pictures (PNG), or of CT and MR scans (NIfTI; pictures as they came).")
     command.add_argument("--channels", action="store_true", help="the inputs are the channels of one scan")
     command.add_argument("--tta", choices=("flips", "none"), default="flips", help="of scans")
     command.add_argument("--overlap", type=float, default=0.5, help="of windows in scans")
@@ -61,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lowres", type=Path, metavar="MODEL.onnx",
                          help="a cascade's first model; default: MODEL_lowres.onnx beside the second")  # fmt: skip
     add("restore", _restore, "Restore pictures.")
-    add("fuse", _fuse, "Make one picture of two; or sharpen an image (.npy) by its guide (.npy).", 2)
+    add(
+        "fuse",
+        _fuse,
+        "Make one picture of two, or sharpen one by its guide: pictures, GeoTIFFs; of sharpening also .npy.",
+        2,
+    )
     command = add("prompt", _prompt, "The mask of what boxes and points say.", 1)
     command.add_argument("--box", type=float, nargs=4, action="append", default=[], metavar=("X1", "Y1", "X2", "Y2"))
     command.add_argument("--point", type=float, nargs=2, action="append", default=[], metavar=("X", "Y"))
@@ -77,7 +80,7 @@ def _classify(model: ModelFile, args: argparse.Namespace) -> int:
         found[str(path)] = {"labels": result.labels, "scores": [round(score, 6) for score in result.scores]}
         return ", ".join(f"{label} {score:.3f}" for label, score in zip(result.labels, result.scores))
 
-    failed = _each(_pictures(args.inputs), one)
+    failed = _each(find_images(args.inputs), one)
     if args.out is not None:
         write_json(args.out, found)
         print(f"wrote {args.out}")
@@ -87,10 +90,11 @@ def _classify(model: ModelFile, args: argparse.Namespace) -> int:
 def _segment(model: ModelFile, args: argparse.Namespace) -> int:
     if model.task == "volume_segmentation":
         return _segment_scans(model, args)
-    segmentor, inputs = PictureSegmentor(model), _pictures(args.inputs)
+    segmentor, inputs = PictureSegmentor(model), find_images(args.inputs)
+    targets = _targets(args.out, inputs)
 
     def one(path: Path) -> str:
-        target = _target(args.out, path, inputs, ".png")
+        target = targets(path)
         mask = segmentor(path)
         _write_png(target, mask)
         numbers, counts = np.unique(mask, return_counts=True)
@@ -102,57 +106,90 @@ def _segment(model: ModelFile, args: argparse.Namespace) -> int:
 
 
 def _segment_scans(model: ModelFile, args: argparse.Namespace) -> int:
-    from mamba_vision.volumes import find_scans
-    from mamba_vision.volumes.scans import ScanFiles
+    from mamba_vision.volumes.pictures import picture_ending
+    from mamba_vision.volumes.scan_collection import collect_scans
+    from mamba_vision.volumes.scan_files import ScanFiles, read_scan
+    from mamba_vision.volumes.volume import PICTURE_ENDINGS
 
     memory = None if args.max_memory is None else parse_size(args.max_memory)
-    options = {"library": args.library, "threads": args.threads}
-    segmentor = ScanSegmentor(model, args.lowres, **options)
-    if args.channels:
-        scans = [ScanFiles(args.inputs[0].name.split(".")[0].removesuffix("_0000"), tuple(args.inputs))]
-    else:
-        scans = [scan for path in args.inputs for scan in find_scans(path)]
+    segmentor = ScanSegmentor(model, args.lowres, library=args.library, threads=args.threads)
+    named = args.out is not None and args.out.name.lower().endswith((".nii", ".nii.gz", *PICTURE_ENDINGS))
+    paths, channels = ((), args.inputs) if args.channels else (args.inputs, ())
+    scans = collect_scans(paths, channels=channels, out=None if named else args.out)
+    if named and len(scans) > 1:
+        raise ValueError(f"{args.out}: found {len(scans)} scans, expected a folder for their masks")
 
     def one(scan: ScanFiles) -> str:
-        target = _target(args.out, Path(scan.case), scans, ".nii.gz")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        ending = picture_ending(scan.images[0])
+        target = args.out if named else (args.out or Path()) / f"{scan.case}{ending or '.nii.gz'}"
+        for image in scan.images:
+            _keep(image, target)
+        writable_folder(target.parent)
         result = segmentor(
-            list(scan.images), args.tta, args.overlap, max_memory=memory, scratch=target.parent,
-            postprocessing=args.postprocessing,
+            read_scan(scan, segmentor.plan.fix_geometry), args.tta, args.overlap, max_memory=memory,
+            scratch=target.parent, postprocessing=args.postprocessing,
         )  # fmt: skip
         result.save(target)
         ml = abs(np.linalg.det(result.volume.affine[:3, :3])) / 1000
-        sizes = [f"{name} {(result.mask == value).sum() * ml:.4g} ml" for name, value in result.labels.items() if value]
+        counts = {name: int((result.mask == value).sum()) for name, value in result.labels.items() if value}
+        flat = ending and result.volume.is_flat
+        sizes = [f"{name} " + (f"{n:,} pixels" if flat else f"{n * ml:.4g} ml") for name, n in counts.items()]
         return f"{', '.join(sizes)}; wrote {target}"
 
     return _each(scans, one)
 
 
 def _restore(model: ModelFile, args: argparse.Namespace) -> int:
-    restorer, inputs = Restorer(model), _pictures(args.inputs)
+    from mamba_vision.utils.picture_files import as_format_has_it, read_picture, write_picture
+
+    restorer, inputs = Restorer(model), find_images(args.inputs)
+    targets = _targets(args.out, inputs)
 
     def one(path: Path) -> str:
-        target = _target(args.out, path, inputs, ".png")
-        before, alpha = _read_unit(path)
-        after = restorer(before)
-        _write_unit(target, after, alpha)
-        return f"{before.shape[1]} x {before.shape[0]} to {after.shape[1]} x {after.shape[0]}; wrote {target}"
+        before, target = read_picture(path), targets(path)
+        alpha = None if before.alpha is None else np.clip(restorer.enlarge(before.alpha), 0, 1)
+        after = before.with_color(restorer(before.color), alpha)
+        write_picture(target, as_format_has_it(after, target.suffix.lower()))
+        sizes = (f"{picture.color.shape[1]} x {picture.color.shape[0]}" for picture in (before, after))
+        return f"{' to '.join(sizes)}; wrote {target}"
 
     return _each(inputs, one)
 
 
 def _fuse(model: ModelFile, args: argparse.Namespace) -> int:
+    from mamba_vision.deploy.picture_fusion import fuse_pictures, fuse_rasters
+    from mamba_vision.utils.rasters import is_raster
+
     first, second = args.inputs
-    if model.task == "sharpening":
-        target = args.out or first.with_name(f"{first.stem}_sharpened.npy")
-        result = Sharpener(model)(*(np.load(path, allow_pickle=False) for path in (first, second)))
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, result)
+    fuser = Sharpener(model) if model.task == "sharpening" else Fuser(model)
+    ending = ".npy" if first.suffix.lower() == ".npy" else ".tif" if is_raster(first) or is_raster(second) else ".png"
+    name = f"{first.stem}_{'sharpened' if model.task == 'sharpening' else 'fused'}{ending}"
+    target = Path(name) if args.out is None else args.out / name if args.out.is_dir() else args.out
+    for path in args.inputs:
+        _keep(path, target)
+    if ending == ".npy":
+        _fuse_arrays(fuser, first, second, target)
+    elif ending == ".tif":
+        fuse_rasters(fuser, first, second, target)
     else:
-        target = args.out or first.with_name(f"{first.stem}_fused.png")
-        _write_unit(target, Fuser(model)(_read_unit(first)[0], _read_unit(second)[0]), None)
+        fuse_pictures(fuser, first, second, target)
     print(f"wrote {target}")
     return 0
+
+
+def _fuse_arrays(fuser: Fuser | Sharpener, first: Path, second: Path, target: Path) -> None:
+    fuser.model.expect("sharpening")
+    if target.suffix.lower() != ".npy":
+        raise ValueError(f"{target}: expected a name ending in .npy for the result of .npy files")
+    arrays = []
+    for path in (first, second):
+        try:
+            arrays.append(np.load(path, allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: damaged, or no array of numbers ({error})") from error
+    result = fuser(*arrays)
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        np.save(file, result)
 
 
 def _prompt(model: ModelFile, args: argparse.Namespace) -> int:
@@ -178,61 +215,23 @@ def _each(items: Sequence, one: Callable[..., str]) -> int:
     return failed
 
 
-def _pictures(paths: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-            if not inside:
-                raise FileNotFoundError(f"{path}: no picture in this folder, expected {', '.join(PICTURES)}")
-            found += inside
-        else:
-            found.append(path)
-    return found
+def _targets(out: Path | None, sources: Sequence[Path]) -> Callable[[Path], Path]:
+    """Where the result of each picture goes: the file named, or a file in the folder named, default the present one.
 
-
-def _target(out: Path | None, source: Path, sources: Sequence, suffix: str) -> Path:
-    """Where a result goes: the file named, or a file in the folder named, by default beside nobody: the present one."""
-    name = f"{source.name.split('.')[0] if suffix == '.nii.gz' else source.stem}{suffix}"
-    if out is None:
-        target = Path(name)
-    elif len(sources) == 1 and out.name.lower().endswith((*PICTURES, ".nii", ".nii.gz")):
-        target = out
+    Of several of one name, later ones are numbered.
+    """
+    if out is not None and len(sources) == 1 and out.suffix and not out.is_dir():
+        places = {str(sources[0]): out}
     else:
-        target = out / name
+        places = {source: (out or Path()) / name for source, name in picture_names(sources, ".png").items()}
+    return lambda source: _keep(source, places[str(source)])
+
+
+def _keep(source: Path, target: Path) -> Path:
+    """The target, refused where it is what it is made of."""
     if target.resolve() == source.resolve():
         raise ValueError(f"{source}: the result would overwrite it; name another place with --out")
     return target
-
-
-def _read_unit(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """(H, W, 1 or 3) in [0, 1], gray where the file is, and its transparency (H, W) of 8 bits."""
-    from PIL import Image
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such picture")
-    try:
-        with Image.open(path) as image:
-            mode, bands = image.mode, image.getbands()
-            deep = np.asarray(image) if mode.startswith("I;16") else None
-            alpha = np.asarray(image.getchannel("A")) if "A" in bands else None
-    except Exception as error:  # Pillow's decoders raise what they like
-        raise ValueError(f"{path}: damaged, or no picture ({error})") from error
-    if deep is not None:
-        return (deep.astype(np.float32) / 65535)[..., None], None
-    gray = mode in ("1", "L", "LA", "La")
-    return read_rgb(path, 1 if gray else 3).astype(np.float32) / 255, alpha
-
-
-def _write_unit(path: Path, picture: np.ndarray, alpha: np.ndarray | None) -> None:
-    from PIL import Image
-
-    levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    if alpha is not None:
-        size = levels.shape[1::-1]
-        clear = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
-        levels = np.concatenate([levels, clear[..., None]], axis=2)
-    _write_png(path, levels[..., 0] if levels.shape[2] == 1 else levels)
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:

@@ -11,28 +11,44 @@ from typing import Any
 import numpy as np
 
 from mamba_vision.deploy.model_file import ModelFileError
+from mamba_vision.utils.image_files import check_sides, read_image
 
 _CUBIC = {"cv2": -0.75}  # the constant of Keys' cubic; Pillow's own is asked for by name
 
 
 def read_rgb(path: str | Path, channels: int = 3) -> np.ndarray:
-    """A picture file, upright, as (H, W, 3) RGB or (H, W, 1) gray of 8 bits.
+    """A picture file, upright, as (H, W, 3) RGB or (H, W, 1) gray of 8 bits: of 16 the upper ones, as OpenCV has it.
+
+    An array in a file, .npy, has its colours as BGR, as it has for PyTorch's tools.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or no picture.
+        ValueError: damaged, or no picture; or one that is 100 times as long as it is wide.
     """
     from PIL import Image, ImageOps
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such picture")
-    try:
-        with Image.open(path) as image:
-            array = np.asarray(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"))
-    except Exception as error:  # Pillow's decoders raise what they like
-        raise ValueError(f"{path}: damaged, or no picture ({error})") from error
-    return array[..., None] if array.ndim == 2 else array
+    if path.suffix.lower() == ".npy":
+        array = read_image(path, channels)
+        if array.dtype != np.uint8:
+            raise ValueError(f"{path}: expected 8 bits (uint8), found {array.dtype}")
+        array = array[..., ::-1] if channels == 3 else array
+    else:
+        try:
+            with Image.open(path) as image:
+                if channels == 1:
+                    image.draft("L", None)  # of a JPEG, the luminance that it stores
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I;16"):
+                    upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+                array = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
+        except Exception as error:  # Pillow's decoders raise what they like
+            raise ValueError(f"{path}: damaged, or no picture ({error})") from error
+    array = array[..., None] if array.ndim == 2 else array
+    check_sides(array, str(path))
+    return array
 
 
 def prepare(picture: np.ndarray, preprocess: Mapping[str, Any]) -> np.ndarray:

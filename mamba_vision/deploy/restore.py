@@ -73,11 +73,12 @@ class Restorer(_Tiled):
             y = x if gray else np.tensordot(_GRAY, x, 1)[None]
             out = self._restore(y, progress)
             if not gray:  # luminance is linear: what is added to it is added to every channel
-                colour = x - y
-                if self.scale > 1:
-                    colour = resize(colour, [self.scale * side for side in x.shape[1:]], "bicubic")
-                out = np.clip(colour + out, 0, 1)
+                out = np.clip(self.enlarge(x - y) + out, 0, 1)
         return out.transpose(1, 2, 0)
+
+    def enlarge(self, x: np.ndarray) -> np.ndarray:
+        """(..., H, W) by bicubic interpolation, for what does not go through the network."""
+        return x if self.scale == 1 else resize(x, [self.scale * side for side in x.shape[-2:]], "bicubic")
 
     def _restore(self, x: np.ndarray, progress: Progress | None) -> np.ndarray:
         return np.clip(self._run(x, lambda tile: self.model(_batch(tile))[0], progress), 0, 1)
@@ -88,24 +89,31 @@ class Fuser(_Tiled):
 
     tasks = ("fusion",)
 
+    @property
+    def channels(self) -> int:
+        """That the network takes of each picture: 1, the luminance, or 3."""
+        return self.model.info["channels"]
+
     def __call__(self, first: np.ndarray, second: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Two pictures (H, W, 1 or 3), float32 in [0, 1], fused; colour is that of the second,
         or of the first if only that has some.
 
         Raises:
-            ValueError: pictures of different sizes.
+            ValueError: pictures of different sizes, or gray ones for a network that takes colour.
         """
         if first.shape[:2] != second.shape[:2]:
             raise ValueError(f"second: {second.shape[:2]} pixels, expected those of the first, {first.shape[:2]}")
         one, two = (np.ascontiguousarray(x.transpose(2, 0, 1), dtype=np.float32) for x in (first, second))
-        channels = self.model.info["channels"]
+        channels = self.channels
         if channels == 1:
             coloured = two if len(two) == 3 else one
             colour = coloured - np.tensordot(_GRAY, coloured, 1)[None] if len(coloured) == 3 else None
             one, two = (np.tensordot(_GRAY, x, 1)[None] if len(x) == 3 else x for x in (one, two))
         else:
             colour = None
-            one, two = (x.repeat(3, 0) if len(x) == 1 else x for x in (one, two))
+            for name, x in (("first", one), ("second", two)):
+                if len(x) == 1:
+                    raise ValueError(f"{name}: found one channel (gray), this network needs three (RGB)")
 
         def fuse(tile: np.ndarray) -> np.ndarray:
             return self.model(_batch(tile[:channels]), _batch(tile[channels:]))[0]
@@ -120,20 +128,39 @@ class Sharpener(_Tiled):
     tasks = ("sharpening",)
     usual_tile = 64
 
+    def __init__(self, model: str | Path | ModelFile, **options) -> None:
+        super().__init__(model, **options)
+        self.peak = number(self.model.info, "peak", 1e-6, 1e9)
+
     def __call__(self, image: np.ndarray, guide: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """(bands, h, w) and (channels, scale h, scale w), in the counts of their files, to (bands, scale h, scale w).
 
         Raises:
-            ValueError: a guide of another size.
+            ValueError: see `sharpen`.
         """
-        scale, peak = self.scale, number(self.model.info, "peak", 1e-6, 1e9)
+        peak = np.float32(self.peak)
+        return self.sharpen(*(np.asarray(x).astype(np.float32) / peak for x in (image, guide)), progress) * peak
+
+    def sharpen(self, image: np.ndarray, guide: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """The same in [0, 1].
+
+        Raises:
+            ValueError: other bands or channels than the model takes, values that are not finite, or a guide of another
+                size.
+        """
+        scale = self.scale
+        for name, array, wanted in (("image", image, "bands"), ("guide", guide, "guide_channels")):
+            expected = self.model.info[wanted]
+            if array.ndim != 3 or len(array) != expected or not array.size:
+                raise ValueError(f"{name}: found shape {array.shape}, expected ({expected}, rows, columns)")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name}: found values that are not finite")
         want = tuple(scale * side for side in image.shape[1:])
         if guide.shape[1:] != want:
             raise ValueError(f"guide: {guide.shape[1:]} pixels, expected {want}, {scale} times those of the image")
         bands_count, channels = len(image), len(guide)
         small = guide.reshape(channels, want[0] // scale, scale, want[1] // scale, scale)
         small = small.transpose(0, 2, 4, 1, 3).reshape(-1, *image.shape[1:])
-        both = np.concatenate([image, small]).astype(np.float32) / np.float32(peak)
 
         def sharpen(tile: np.ndarray) -> np.ndarray:
             height, width = tile.shape[1:]
@@ -141,7 +168,7 @@ class Sharpener(_Tiled):
             back = back.reshape(channels, scale * height, scale * width)
             return self.model(_batch(tile[:bands_count]), _batch(back))[0]
 
-        return np.clip(self._run(both, sharpen, progress), 0, 1) * peak
+        return np.clip(self._run(np.concatenate([image, small]), sharpen, progress), 0, 1)
 
 
 def _batch(tile: np.ndarray) -> np.ndarray:

@@ -34,10 +34,12 @@ class Segmented:
     volume: Any
 
     def save(self, path: str | Path) -> Path:
-        """Write the mask as NIfTI in the scan's own grid, whole or not at all."""
+        """Write the mask in the scan's own grid, whole or not at all: as NIfTI, or as a picture of class numbers."""
         from mamba_vision.volumes import write_labels
+        from mamba_vision.volumes.pictures import picture_ending, write_picture_labels
 
-        return write_labels(path, self.mask, self.volume, self.labels)
+        write = write_picture_labels if picture_ending(path) else write_labels
+        return write(path, self.mask, self.volume, self.labels)
 
 
 class ScanSegmentor:

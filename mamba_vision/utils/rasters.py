@@ -1,5 +1,6 @@
 """GeoTIFF and other rasters with a place on Earth, through rasterio."""
 
+import logging
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +21,15 @@ def is_raster(path: str | Path) -> bool:
         return False
     if path.suffix.lower() not in (".tif", ".tiff"):
         return True
+    logger = logging.getLogger("PIL.TiffImagePlugin")
+    logger.disabled, before = True, logger.disabled  # it says of many bands that it cannot decode them
     try:
         with Image.open(path) as image:
             return bool(_GEO_TAGS & set(image.tag_v2)) or image.mode in ("F", "I")
     except OSError:  # Pillow knows no picture of this kind, or it is damaged, which rasterio will say
         return path.is_file()
+    finally:
+        logger.disabled = before
 
 
 def rasterio_for(path: str | Path) -> ModuleType:
@@ -120,6 +125,19 @@ def check_range(raster: Any, peak: float) -> None:
             f"{raster.name}: found values from {low:g} to {high:g}, 99 % of them up to {typical:g}; expected 0 to "
             f"{peak:g}. Give the counts that stand for full brightness as peak (--peak)"
         )
+
+
+def counts_of(raster: Any, wanted: int) -> float:
+    """The counts that 1 stands for in a raster of one or three bands, for a network of `wanted` channels.
+
+    Raises:
+        ValueError: other bands, or fewer than the network needs.
+    """
+    if raster.count not in (1, 3):
+        raise ValueError(f"{raster.name}: found {raster.count} bands, expected one (gray) or three (RGB)")
+    if raster.count < wanted:
+        raise ValueError(f"{raster.name}: found one band (gray), this network needs three (RGB)")
+    return float(np.iinfo(raster.dtypes[0]).max) if np.dtype(raster.dtypes[0]).kind == "u" else 1.0
 
 
 def like_raster(path: Path, like: Any, grid: Any, bands: int) -> Any:

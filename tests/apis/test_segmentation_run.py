@@ -14,11 +14,11 @@ import torch
 from segmentation_case import expected_mask, make_scan, make_work_dir
 
 from mamba_vision.apis import init_volume_ensemble, segmentation_run, segmentation_workers
-from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.apis.segmentation_files import SegmentOptions
 from mamba_vision.apis.segmentation_run import segment_scans
 from mamba_vision.apis.segmentation_workers import segment_on_devices
 from mamba_vision.apis.volume_ensemble import EnsembleSource
+from mamba_vision.volumes.scan_collection import collect_scans
 
 FAST = SegmentOptions(tta="none", preview=False)
 

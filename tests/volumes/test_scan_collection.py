@@ -5,8 +5,8 @@ import pytest
 from dicom_series import write_series
 from scan_files import labels, save, voxels
 
-from mamba_vision.apis.scan_collection import collect_scans
 from mamba_vision.volumes import VolumeError
+from mamba_vision.volumes.scan_collection import collect_scans
 
 
 def names(scans):
