@@ -19,7 +19,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 _FLOAT32_OPERATORS = (
     OPERATOR, CONVOLUTION, ordered_function.OPERATOR, norm_function.OPERATOR, LAYER_NORM, GELU, "LayerNormalization",
     "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow",
-    "Sqrt", "Reciprocal", "Range", "Resize", "CumSum", "TopK", "Einsum", "NonZero",
+    "Sqrt", "Reciprocal", "Range", "Resize", "CumSum", "TopK", "Einsum", "NonZero", "ScatterElements", "ScatterND",
 )  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from mamba_vision.apis.onnx_benchmark import benchmark
 from mamba_vision.apis.onnx_export import export_onnx
 from mamba_vision.apis.onnx_tasks import Exportable, FreePool, Input, Tensors, unit_picture
 from mamba_vision.deploy import ModelFile
+from mamba_vision.deploy.precision import lower
 from mamba_vision.deploy.torch_graph import ExportError, to_onnx, trace
 from mamba_vision.kernels import ordered_scan, selective_scan
 from mamba_vision.kernels.ordered_scan.exported import OrderWatch
@@ -86,6 +89,18 @@ def test_precisions(tmp_path: Path, precision: str, limit: float) -> None:
     assert 0 <= report.checks[0]["agreement"] <= 1
     types = {tensor.data_type for tensor in onnx.load(tmp_path / "m.onnx").graph.initializer}
     assert (onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8) in types
+
+
+def test_sums_by_place_stay_in_float32() -> None:
+    """As MambaIRv2 counts its classes; ONNX Runtime has none in half precision."""
+    text = """<ir_version: 10, opset_import: ["" : 20]> sums (float[2, 3] x, int64[2, 3] at) => (float[2, 3] y)
+        <float[3, 3] weight = {1, 2, 3, 4, 5, 6, 7, 8, 9}, float[2, 3] p>
+        { p = MatMul(x, weight)  y = ScatterElements <axis = 1, reduction = "add"> (p, at, p) }"""
+    model = lower(onnx.parser.parse_model(text), "fp16")
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in model.graph.initializer}
+    session = ort.InferenceSession(model.SerializeToString())
+    x, at = np.ones((2, 3), np.float32), np.zeros((2, 3), np.int64)
+    assert session.run(None, {"x": x, "at": at})[0].tolist() == [[57, 15, 18]] * 2
 
 
 def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
