@@ -252,6 +252,9 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 del model
                 failures = segment_on_devices(source, list(map(str, devices)), scans, args.out, options, reporter)
+    except BlockingIOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130

@@ -55,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     options = PictureOptions(not args.no_overlay, args.opacity, args.resume)
     try:
         failed = segment_images(inferencer, images, args.out, options, partial(print, flush=True))
+    except BlockingIOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from pathlib import Path
 from mamba_vision.apis.image_segmentation import ImageSegmentationInferencer, write_png
 from mamba_vision.apis.picture_jobs import JOURNAL, Journal, weights_hash
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.folder_lock import SEGMENTATION, folder_lock
 from mamba_vision.utils.image_files import picture_names
 
 
@@ -37,7 +38,18 @@ def segment_images(
 
     Returns:
         Reasons, of the pictures that failed.
+
+    Raises:
+        BlockingIOError: another process segments into `out`, whose table this would lose.
     """
+    with folder_lock(out, SEGMENTATION):
+        return _segment(inferencer, images, out, options, report)
+
+
+def _segment(
+    inferencer: ImageSegmentationInferencer, images: Sequence[Path], out: Path, options: PictureOptions,
+    report: Callable[[str], None],
+) -> list[str]:  # fmt: skip
     names, shares, failed = picture_names(images, ".png"), {}, []
     settings = {"weights": weights_hash(inferencer.model), "opacity": options.opacity if options.overlays else None}
     journal = Journal(out / JOURNAL, settings)

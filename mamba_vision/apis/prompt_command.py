@@ -22,6 +22,9 @@ def run_prompts(args: argparse.Namespace) -> int:
     print(f"{len(pictures)} picture{'s'[: len(pictures) > 1]}; {model.checkpoint} on {device}", flush=True)
     try:
         failed = segment_pictures(model, pictures, args.out, options)
+    except BlockingIOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
         return 130

@@ -15,6 +15,7 @@ from mamba_vision.datasets.prompt_images import read_prompts
 from mamba_vision.datasets.prompt_simulation import Prompts
 from mamba_vision.models.tasks.prompt_segmentor import PromptSegmentor
 from mamba_vision.utils.atomic import atomic_path, write_json
+from mamba_vision.utils.folder_lock import SEGMENTATION, folder_lock
 from mamba_vision.utils.image_files import find_images, picture_names
 
 COLUMNS = ("image", "boxes", "points", "pixels", "share", "pieces", "box", "centroid", "mean_probability", "error")
@@ -79,15 +80,19 @@ def segment_pictures(
 
     Returns:
         Path to reason, of those that failed.
+
+    Raises:
+        BlockingIOError: another process segments into `out`, whose tables this would lose.
     """
-    predictor = PromptPredictor(model, options.amp)
-    names, rows = picture_names(pictures, ".png"), _read_statistics(out)
-    journal = Journal(out / JOURNAL, {"weights": weights_hash(model), "amp": options.amp})
-    try:
-        return _segment(predictor, pictures, names, out, options, rows, journal, report)
-    finally:
-        if options.statistics and rows:
-            _write_statistics(out, list(rows.values()))
+    predictor, names = PromptPredictor(model, options.amp), picture_names(pictures, ".png")
+    with folder_lock(out, SEGMENTATION):
+        rows = _read_statistics(out)
+        journal = Journal(out / JOURNAL, {"weights": weights_hash(model), "amp": options.amp})
+        try:
+            return _segment(predictor, pictures, names, out, options, rows, journal, report)
+        finally:
+            if options.statistics and rows:
+                _write_statistics(out, list(rows.values()))
 
 
 def _segment(

@@ -22,6 +22,7 @@ from mamba_vision.apis.segmentation_record import (
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble, as_ensemble
 from mamba_vision.apis.volume_inference import Model, PreparedScan, prepare_scan, segment_prepared
 from mamba_vision.apis.volume_result import VolumeResult
+from mamba_vision.utils.folder_lock import SEGMENTATION, folder_lock
 from mamba_vision.utils.memory import available_memory
 from mamba_vision.volumes.cache import estimated_voxels
 from mamba_vision.volumes.scans import ScanFiles
@@ -58,12 +59,16 @@ def segment_scans(
 
     Returns:
         Case to reason, of those that failed.
+
+    Raises:
+        BlockingIOError: another process segments into `out`, whose run.json and tables this would lose.
     """
     ensemble = as_ensemble(model)
-    record = RunRecord(Path(out), ensemble, options, device_name(ensemble.device))
-    listener = RecordingListener(record, reporter)
-    left = skip_finished(record, scans, reporter)
-    run_cases(ensemble, left, record.out, options, record.labels_made_by, listener)
+    with folder_lock(out, SEGMENTATION):
+        record = RunRecord(Path(out), ensemble, options, device_name(ensemble.device))
+        listener = RecordingListener(record, reporter)
+        left = skip_finished(record, scans, reporter)
+        run_cases(ensemble, left, record.out, options, record.labels_made_by, listener)
     return listener.failures
 
 

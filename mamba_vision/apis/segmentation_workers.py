@@ -19,6 +19,7 @@ from mamba_vision.apis.segmentation_files import SegmentOptions
 from mamba_vision.apis.segmentation_record import RunRecord, device_name, failed_entry
 from mamba_vision.apis.segmentation_run import RecordingListener, Reporter, run_cases, skip_finished
 from mamba_vision.apis.volume_ensemble import EnsembleSource
+from mamba_vision.utils.folder_lock import SEGMENTATION, folder_lock
 from mamba_vision.utils.memory import available_memory
 from mamba_vision.volumes.scans import ScanFiles
 
@@ -52,9 +53,18 @@ def segment_on_devices(
 
     Raises:
         ValueError, FileNotFoundError: models that cannot be loaded, before any process begins.
+        BlockingIOError: another process segments into `out`.
     """
+    with folder_lock(out, SEGMENTATION):
+        return _on_devices(source, devices, scans, Path(out), options, reporter)
+
+
+def _on_devices(
+    source: EnsembleSource, devices: Sequence[str], scans: Sequence[ScanFiles], out: Path, options: SegmentOptions,
+    reporter: Reporter,
+) -> dict[str, str]:  # fmt: skip
     ensemble = source.build("cpu")
-    record = RunRecord(Path(out), ensemble, options, ", ".join(map(device_name, devices)))
+    record = RunRecord(out, ensemble, options, ", ".join(map(device_name, devices)))
     del ensemble
     listener = RecordingListener(record, reporter)
     left = skip_finished(record, scans, reporter)

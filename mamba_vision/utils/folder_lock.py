@@ -1,15 +1,17 @@
 """One process at a time at one kind of work in a folder.
 
 The lock is the system's (POSIX record lock on a hidden file), so it ends with its process, killed or not, and processes
-that were forked from it do not hold it. Where the system or the file system has no such locks there is none.
+that were forked from it do not hold it; the file stays behind only where its process is killed. Where the system or the
+file system has no such locks there is none.
 """
 
 import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from mamba_vision.utils.atomic import make_folder
 
@@ -17,6 +19,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+SEGMENTATION = "segmentation"  # whose run.json and tables all runs into a folder bring up to date
 
 
 @contextmanager
@@ -33,25 +37,43 @@ def folder_lock(folder: str | Path, work: str, wait: bool = False) -> Iterator[N
         OSError: the folder cannot be made.
     """
     folder = make_folder(folder)
+    path = folder / f".{work}.lock"
     try:
-        file = (folder / f".{work}.lock").open("a+")
+        file = None if fcntl is None else _held(path, folder, work, wait)
+    except BlockingIOError:
+        raise
     except OSError:  # a folder that can't be written to: whoever works in it will say so
         file = None
-    if fcntl is None or file is None:
+    if file is None:
         yield
         return
     with file:
-        _take(file, folder, work, wait)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         try:
             yield
         finally:
-            file.truncate(0)  # closing it lets go
+            with suppress(OSError):
+                path.unlink()  # while it is held; closing it lets go
 
 
-def _take(file, folder: Path, work: str, wait: bool) -> None:
+def _held(path: Path, folder: Path, work: str, wait: bool) -> TextIO:
+    """The lock's file, held, and the one that lies there: a holder that ends takes its own away."""
+    while True:
+        file = path.open("a+")
+        try:
+            _take(file, folder, work, wait)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _take(file: TextIO, folder: Path, work: str, wait: bool) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # either, by POSIX, where another process has it

@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from mamba_vision.utils.atomic import atomic_path
+from mamba_vision.utils.picture_depth import PICTURE_DEPTH
 
 LabelNames = Mapping[int, str] | Mapping[str, int] | Sequence[str]
 
@@ -26,7 +27,6 @@ LabelNames = Mapping[int, str] | Mapping[str, int] | Sequence[str]
 _PALETTE = ("#e6550d", "#3fa7ff", "#ffd92f", "#2ecc8f", "#e377c2", "#a6761d", "#b39ddb", "#00e5e5")
 _MOST_IN_LEGEND = 18
 _MOST_SAMPLES = 1_000_000
-_PICTURE_DEPTH = 999.0  # mm: what stands for the third axis of a picture
 
 
 class _View(NamedTuple):
@@ -96,7 +96,7 @@ def orthogonal_slices_figure(
 
     sizes = np.asarray(image.shape) * spacing
     views = [view for view in _VIEWS if image.shape[view.through] == 1] or _VIEWS
-    pixels = len(views) == 1 and spacing[views[0].through] == _PICTURE_DEPTH
+    pixels = len(views) == 1 and spacing[views[0].through] == PICTURE_DEPTH
     if pixels:
         views = [views[0]._replace(name="picture", letters=("",) * 4)]
     widths = [sizes[view.across] for view in views]

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, PICTURE_DEPTH, VolumeError
+from mamba_vision.utils.picture_depth import PICTURE_DEPTH
+from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, VolumeError
 
 _ENDINGS = tuple(ending for ending in IMAGE_ENDINGS if ending not in NIFTI_ENDINGS)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from mamba_vision.utils.atomic import atomic_path, write_json
-from mamba_vision.volumes.volume import PICTURE_DEPTH, PICTURE_ENDINGS, Volume, VolumeError
+from mamba_vision.utils.picture_depth import PICTURE_DEPTH
+from mamba_vision.volumes.volume import PICTURE_ENDINGS, Volume, VolumeError
 from mamba_vision.volumes.writing import smallest_type
 
 _GREY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")

@@ -94,6 +94,5 @@ def image_ending(path: str | Path) -> str:
 
 NIFTI_ENDINGS: Sequence[str] = (".nii.gz", ".nii")
 PICTURE_ENDINGS: Sequence[str] = (".png", ".bmp", ".tif", ".tiff")
-PICTURE_DEPTH = 999.0  # mm: nnU-Net's for files that have no third axis, so that slices of 2-D data never mix
 SEGMENTS = ".seg.nrrd"  # 3D Slicer's
 IMAGE_ENDINGS: Sequence[str] = (*NIFTI_ENDINGS, SEGMENTS, ".nrrd", ".mha", ".mhd")

@@ -4,6 +4,8 @@ import json
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -113,6 +115,22 @@ def test_two_processes_share_the_scans(work, scans, tmp_path):
     resumed = SegmentOptions(tta="none", preview=False, resume=True)
     assert list(segment_scans(init_volume_ensemble(work), collect_scans([scans]), out, resumed, log)) == ["bb"]
     assert [case for what, case in log.said if what == "done"] == list("abcd")
+
+
+def test_a_second_run_into_a_folder_is_refused(work, scans, tmp_path):
+    """It would write run.json and the tables without the first one's cases."""
+    (out := tmp_path / "out").mkdir()
+    hold = "from mamba_vision.utils.folder_lock import *\nwith folder_lock('.', SEGMENTATION): print(); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, cwd=out) as first:
+        first.stdout.readline()
+        message = r"out: found process \d+ on .* at work here \(segmentation\), expected one segmentation at a time"
+        with pytest.raises(BlockingIOError, match=message):
+            segment_scans(init_volume_ensemble(work), collect_scans([scans]), out, FAST, Log())
+        with pytest.raises(BlockingIOError, match=message):
+            segment_on_devices(EnsembleSource((work,)), ["cpu"], collect_scans([scans]), out, FAST, Log())
+        first.communicate(b"\n")
+    assert not (out / "run.json").exists()
 
 
 def _killed(index, source, device, tasks, news, *_):

@@ -76,7 +76,7 @@ def test_half_files_of_a_killed_training_are_cleared_away(trained, tmp_path):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".mine.pth").write_bytes(b"somebody's own")
     train(trained, work_dir=tmp_path, validate=False, cfg_options={**QUIET, "epochs": 1, "iterations": 1})
-    assert {file.name for file in tmp_path.glob(".*")} == {".mine.pth", ".training.lock"}
+    assert {file.name for file in tmp_path.glob(".*")} == {".mine.pth"}
 
 
 def test_the_runner_does_not_run_what_a_hostile_file_holds(trained, tmp_path):

@@ -36,6 +36,7 @@ def test_one_process_at_a_time_until_it_is_killed(tmp_path):
     for _ in range(2):
         with folder_lock(tmp_path / "run", "training"):
             pass
+    assert not list((tmp_path / "run").iterdir())  # it takes its file away
 
 
 def test_waits_for_its_turn(tmp_path, capsys):
