@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mamba_vision.kernels import ordered_conv1d
 from mamba_vision.models.layers.recompute import recomputed
+from mamba_vision.models.layers.tall_products import half_dtype, tall_product
 from mamba_vision.models.mixers.branch import branch_rates
 from mamba_vision.models.mixers.scan_inputs import ScanInputs
 
@@ -31,7 +32,9 @@ def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, o
     """
     conv = (stacked(mixer, "conv1d.weight", suffixes).squeeze(2), stacked(mixer, "conv1d.bias", suffixes))
     projected = recomputed(_projected, x_BLE, order_KL, *conv, stacked(mixer, "x_proj.weight", suffixes))
-    dt_BKLR, B_BKLN, C_BKLN = projected.split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
+    sizes = [mixer.dt_rank, mixer.d_state, mixer.d_state]
+    more = projected.shape[-1] - sum(sizes)
+    dt_BKLR, B_BKLN, C_BKLN = projected.split(sizes + [more] * (more > 0), dim=-1)[:3]
     return dict(
         x=x_BLE,
         order=order_KL,
@@ -47,10 +50,14 @@ def directional_scan(mixer: nn.Module, suffixes: Sequence[str], x_BLE: Tensor, o
 
 
 def _projected(x_BLE: Tensor, order_KL: Tensor, weight: Tensor, bias: Tensor | None, weight_KPE: Tensor) -> Tensor:
-    """Each direction's convolution, projected to step sizes, B and C: (B, K, L, P)."""
+    """Each direction's convolution, projected to step sizes, B and C: (B, K, L, P), or wider with zeros behind them."""
     u_KBLE = ordered_conv1d(x_BLE, order_KL, weight, bias).transpose(0, 1)
     # one product a direction over all of the batch: directions come first in memory
-    projected = torch.bmm(u_KBLE.flatten(1, 2), weight_KPE.transpose(1, 2))
+    rows_KME, dtype = u_KBLE.flatten(1, 2), half_dtype(u_KBLE)
+    if dtype is None:
+        projected = torch.bmm(rows_KME, weight_KPE.transpose(1, 2))
+    else:
+        projected = tall_product(rows_KME.to(dtype), weight_KPE.to(dtype))
     return projected.unflatten(1, u_KBLE.shape[1:3]).transpose(0, 1)
 
 
