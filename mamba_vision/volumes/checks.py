@@ -11,7 +11,7 @@ import numpy as np
 
 from mamba_vision.utils.atomic import write_text
 from mamba_vision.utils.wording import count
-from mamba_vision.volumes.pictures import picture_ending
+from mamba_vision.volumes.pictures import lossy_cure, picture_ending
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import ScanFiles, read_scan, read_scan_label
 from mamba_vision.volumes.volume import Volume, VolumeError, stem
@@ -165,8 +165,9 @@ def unread_files(scans: Sequence[ScanFiles], folder: Path) -> list[Problem]:
     if not left or folder in {image for scan in scans for image in scan.images}:
         return []  # a DICOM folder's files are no images each
     found = f"{count(len(left), 'file')} that no case has: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}"
-    expected = "NIfTI, NRRD or MetaImage files, or DICOM folders"
-    return [Problem("", str(folder), found, expected, "Convert them if they are scans", "warning")]
+    expected = "NIfTI, NRRD or MetaImage files, DICOM folders, or PNG, BMP or TIFF pictures alone"
+    cure = lossy_cure(map(Path, left)) or "Convert them if they are scans"
+    return [Problem("", str(folder), found, expected, cure, "warning")]
 
 
 def miscounted(dataset: Path, said: int | None, found: int) -> list[Problem]:

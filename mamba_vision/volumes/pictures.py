@@ -9,7 +9,7 @@ Layouts: pages (rows, columns) or (rows, columns, colours); volumes (C, X, Y, Z)
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,13 @@ def picture_ending(path: str | Path) -> str:
     """'.png' and the like, in lower case; '' for what is no picture that we read."""
     ending = Path(path).suffix.lower()
     return ending if ending in PICTURE_ENDINGS else ""
+
+
+def lossy_cure(files: Iterable[Path]) -> str:
+    """What to do about JPEG and WebP pictures among files that are not read; '' without any."""
+    if not any(file.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".webp") for file in files):
+        return ""
+    return "JPEG and WebP are not read, as they change values: save the pictures as PNG"
 
 
 def picture_shape(path: str | Path) -> tuple[int, int, int, int]:

@@ -13,11 +13,14 @@ from mamba_vision.volumes.dicom import is_dicom_file, read_dicom
 from mamba_vision.volumes.dicom_labels import label_file, read_dicom_label
 from mamba_vision.volumes.grids import grid_difference, place_in_grid, resample_to_grid
 from mamba_vision.volumes.itk_files import is_itk_file, read_itk
-from mamba_vision.volumes.pictures import picture_ending, read_picture
+from mamba_vision.volumes.pictures import lossy_cure, picture_ending, read_picture
 from mamba_vision.volumes.volume import IMAGE_ENDINGS, NIFTI_ENDINGS, SEGMENTS, Volume, VolumeError
 
 GEOMETRY_FIXES = ("error", "resample", "copy")
-_READABLE = "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd), a picture or a DICOM folder"
+_READABLE = (
+    "a NIfTI, NRRD or MetaImage file (.nii, .nii.gz, .nrrd, .mha, .mhd), a picture (.png, .bmp, .tif, .tiff) or a "
+    "DICOM folder"
+)
 _ROUNDING = 1e-3  # by which a label that went through scl_slope or a float may miss its whole number
 _TRUNCATED = "Copy or download the file again"
 
@@ -175,7 +178,7 @@ def _load_nifti(path: Path, stacked: bool = False) -> tuple[nib.Nifti1Image, np.
         image = nib.load(path)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error) as e:
         kind = "is no image" if not isinstance(e, (EOFError, zlib.error)) else "a truncated gzip file"
-        raise VolumeError(path, f"{kind} ({_short(e)})", _READABLE) from e
+        raise VolumeError(path, f"{kind} ({_short(e)})", _READABLE, lossy_cure([path])) from e
     if not isinstance(image, nib.Nifti1Image):
         raise VolumeError(path, f"a {type(image).__name__}", _READABLE)
     shape = image.shape

@@ -29,7 +29,7 @@ from mamba_vision.volumes.dicom import has_dicom, is_dicom_file
 from mamba_vision.volumes.dicom_kinds import is_dicom_label, labels_below
 from mamba_vision.volumes.dicom_patients import patient_label, patient_series
 from mamba_vision.volumes.label_scheme import LabelScheme, read_label_scheme
-from mamba_vision.volumes.pictures import picture_ending
+from mamba_vision.volumes.pictures import lossy_cure, picture_ending
 from mamba_vision.volumes.reading import is_image_file
 from mamba_vision.volumes.scan_files import TEST, ScanFiles
 from mamba_vision.volumes.scan_tables import is_table, listed_in, read_table
@@ -88,10 +88,10 @@ def find_scans(path: str | Path, subset: str = "train", series: str | None = Non
     label_files = find_labels(labels) if labels is not None else {}
     groups = _channels_beside(images) if images.is_file() else _group(images) or _group(images, pictures=True)
     if not groups:
-        inside = sum(1 for _ in images.iterdir())
-        found = f"{inside} entries, none of them an image or DICOM folder" if inside else "an empty folder"
+        inside = list(images.iterdir())
+        found = f"{len(inside)} entries, none of them an image or DICOM folder" if inside else "an empty folder"
         expected = "scans as NIfTI, NRRD or MetaImage files, or DICOM folders; or PNG, BMP or TIFF pictures"
-        raise VolumeError(images, found, expected)
+        raise VolumeError(images, found, expected, lossy_cure(inside))
     scans = []
     for case, files in sorted(groups.items()):
         label = label_files.get(case)
