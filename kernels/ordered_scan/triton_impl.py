@@ -161,10 +161,13 @@ def _backward_slice(
         rank = dt_weight.shape[2]
         product = torch.bmm(rows, _whole_vectors(dt_weight))[..., :rank]
         _by_order(ddt, token_rows).copy_(product.unflatten(1, (batch, -1)).transpose(0, 1))
-        # one product an order and batch item, then their sum: a single long one would keep few multiprocessors busy
-        each = torch.bmm(rows.unflatten(1, (batch, -1)).flatten(0, 1).transpose(1, 2),
-                         low.unflatten(1, (batch, -1)).flatten(0, 1))  # fmt: skip
-        dweight = each.unflatten(0, (-1, batch)).sum(1, dtype=torch.float32)[..., :rank]
+        # products of parts of the rows, then their sum: a single long one would keep few multiprocessors busy
+        parts = batch
+        while parts < 64 and rows.shape[1] % (2 * parts) == 0 and rows.shape[1] // parts >= 8192:
+            parts *= 2
+        each = torch.bmm(rows.unflatten(1, (parts, -1)).flatten(0, 1).transpose(1, 2),
+                         low.unflatten(1, (parts, -1)).flatten(0, 1))  # fmt: skip
+        dweight = each.unflatten(0, (-1, parts)).sum(1, dtype=torch.float32)[..., :rank]
     elif not direct:
         merge(ddelta, visits, _by_order(ddt, True))
     dconv = dconv_bias = None

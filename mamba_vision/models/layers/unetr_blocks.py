@@ -65,4 +65,8 @@ class UpBlock(nn.Module):
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """What the block reads; by itself for callers that can let go of the two."""
-        return torch.cat((self.transp_conv(x), skip), dim=1)
+        parts = (self.transp_conv(x), skip)
+        if x.is_cuda and all(part.is_contiguous(memory_format=torch.channels_last_3d) for part in parts):
+            # as rows of channels, whole vectors at a time; along dim 1 PyTorch copies such volumes number by number
+            return torch.cat([part.movedim(1, -1) for part in parts], dim=-1).movedim(-1, 1)
+        return torch.cat(parts, dim=1)
