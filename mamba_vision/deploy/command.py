@@ -140,9 +140,9 @@ def _segment_scans(model: ModelFile, args: argparse.Namespace) -> int:
 
 
 def _restore(model: ModelFile, args: argparse.Namespace) -> int:
-    from mamba_vision.utils.picture_files import as_format_has_it, read_picture, write_picture
+    from mamba_vision.utils.picture_files import SUFFIXES, as_format_has_it, read_picture, write_picture
 
-    restorer, inputs = Restorer(model), find_images(args.inputs)
+    restorer, inputs = Restorer(model), find_images(args.inputs, suffixes=SUFFIXES)
     targets = _targets(args.out, inputs)
 
     def one(path: Path) -> str:
@@ -211,7 +211,7 @@ def _each(items: Sequence, one: Callable[..., str]) -> int:
             print(f"{name}: {one(item)}", flush=True)
         except (ValueError, OSError) as error:
             failed = 1
-            print(f"{name}: failed: {error}", file=sys.stderr, flush=True)
+            print(f"{name}: failed: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr, flush=True)
     return failed
 
 

@@ -41,7 +41,9 @@ def read_rgb(path: str | Path, channels: int = 3) -> np.ndarray:
                 if channels == 1:
                     image.draft("L", None)  # of a JPEG, the luminance that it stores
                 upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I;16"):
+                if upright.mode == "F" or (upright.mode == "I" and image.format != "PNG"):
+                    raise ValueError("32 bits a channel, whose range is not defined")
+                if upright.mode.startswith("I"):  # 16 bits, in some releases of Pillow as 32
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
                 array = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
         except Exception as error:  # Pillow's decoders raise what they like

@@ -1,6 +1,6 @@
 """Images that a user names: files and folders of them, read one by one, so that a broken one stops nobody else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy as np
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 
 
-def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Path]:
-    """Image files: those named, and those in folders that are named, sorted.
+def find_images(paths: Iterable[str | Path], recursive: bool = False, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Image files: those named, and those in folders that are named with these suffixes, sorted.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder has no image.
@@ -18,10 +18,10 @@ def find_images(paths: Iterable[str | Path], recursive: bool = False) -> list[Pa
     for path in map(Path, paths):
         if path.is_dir():
             files = path.rglob("*") if recursive else path.iterdir()
-            images = sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+            images = sorted(file for file in files if file.suffix.lower() in suffixes and not file.name.startswith("."))
             if not images:
                 deeper = "" if recursive else " (folders inside it are searched with --recursive)"
-                raise FileNotFoundError(f"{path}: no image in this folder, expected {', '.join(SUFFIXES)}{deeper}")
+                raise FileNotFoundError(f"{path}: no image in this folder, expected {', '.join(suffixes)}{deeper}")
             found += images
         elif path.is_file():
             found.append(path)

@@ -128,6 +128,9 @@ def test_sixteen_bits_and_luminance_for_classifiers(tmp_path: Path):
         for channels in (1, 3):
             want = read_image(tmp_path / name, channels)[..., ::-1]
             assert np.array_equal(read_rgb(tmp_path / name, channels), want), (name, channels)
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "real.tif")
+    with pytest.raises(ValueError, match=r"real\.tif: .*32 bits a channel"):
+        read_rgb(tmp_path / "real.tif")
     Image.new("L", (300, 1)).save(tmp_path / "long.png")
     with pytest.raises(ValueError, match=r"long\.png: 300 x 1 pixels, expected sides of at most 100:1"):
         read_rgb(tmp_path / "long.png")
