@@ -17,6 +17,8 @@ from mamba_vision.utils.atomic import atomic_path, writable_folder, write_json
 from mamba_vision.utils.image_files import find_images, picture_names
 from mamba_vision.utils.memory import parse_size
 
+MASKS = (".png", ".bmp", ".tif", ".tiff")  # keep numbers of classes as they are
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 1 where an input failed."""
@@ -74,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _classify(model: ModelFile, args: argparse.Namespace) -> int:
     classifier, found = Classifier(model), {}
+    if args.out is not None and args.out.is_dir():
+        raise ValueError(f"{args.out}: a folder, expected a file for the classes, such as {args.out / 'classes.json'}")
 
     def one(path: Path) -> str:
         result = classifier(path, args.topk)
@@ -91,7 +95,7 @@ def _segment(model: ModelFile, args: argparse.Namespace) -> int:
     if model.task == "volume_segmentation":
         return _segment_scans(model, args)
     segmentor, inputs = PictureSegmentor(model), find_images(args.inputs)
-    targets = _targets(args.out, inputs)
+    targets = _targets(args.out, inputs, MASKS)
 
     def one(path: Path) -> str:
         target = targets(path)
@@ -161,6 +165,9 @@ def _fuse(model: ModelFile, args: argparse.Namespace) -> int:
     from mamba_vision.utils.rasters import is_raster
 
     first, second = args.inputs
+    for path in args.inputs:
+        if path.is_dir() or path.name.lower().endswith((".nii", ".nii.gz")):
+            raise ValueError(f"{path}: expected a picture, GeoTIFF or .npy; tools/fuse.py takes folders and scans")
     fuser = Sharpener(model) if model.task == "sharpening" else Fuser(model)
     ending = ".npy" if first.suffix.lower() == ".npy" else ".tif" if is_raster(first) or is_raster(second) else ".png"
     name = f"{first.stem}_{'sharpened' if model.task == 'sharpening' else 'fused'}{ending}"
@@ -185,8 +192,8 @@ def _fuse_arrays(fuser: Fuser | Sharpener, first: Path, second: Path, target: Pa
     for path in (first, second):
         try:
             arrays.append(np.load(path, allow_pickle=False))
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: damaged, or no array of numbers ({error})") from error
+        except (ValueError, EOFError) as error:  # whose words advise to trust the file
+            raise ValueError(f"{path}: damaged, or no array of numbers in NumPy's format, .npy") from error
     result = fuser(*arrays)
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         np.save(file, result)
@@ -195,6 +202,7 @@ def _fuse_arrays(fuser: Fuser | Sharpener, first: Path, second: Path, target: Pa
 def _prompt(model: ModelFile, args: argparse.Namespace) -> int:
     (path,) = args.inputs
     target = args.out or path.with_name(f"{path.stem}_mask.png")
+    _check_ending(target, MASKS)
     signs = [1] * len(args.point) + [0] * len(args.not_point)
     mask = PromptSegmentor(model)(path, args.box, args.point + args.not_point, signs)
     _write_png(target, mask.astype(np.uint8) * 255)
@@ -215,16 +223,22 @@ def _each(items: Sequence, one: Callable[..., str]) -> int:
     return failed
 
 
-def _targets(out: Path | None, sources: Sequence[Path]) -> Callable[[Path], Path]:
+def _targets(out: Path | None, sources: Sequence[Path], endings: Sequence[str] = ()) -> Callable[[Path], Path]:
     """Where the result of each picture goes: the file named, or a file in the folder named, default the present one.
 
     Of several of one name, later ones are numbered.
     """
     if out is not None and len(sources) == 1 and out.suffix and not out.is_dir():
+        _check_ending(out, endings)
         places = {str(sources[0]): out}
     else:
         places = {source: (out or Path()) / name for source, name in picture_names(sources, ".png").items()}
     return lambda source: _keep(source, places[str(source)])
+
+
+def _check_ending(out: Path, endings: Sequence[str]) -> None:
+    if endings and out.suffix.lower() not in endings:
+        raise ValueError(f"{out}: expected a name that ends in {', '.join(endings)}")
 
 
 def _keep(source: Path, target: Path) -> Path:

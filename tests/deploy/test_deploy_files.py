@@ -178,6 +178,28 @@ def test_sharpened_geotiff(run, shaded, tmp_path: Path):
         assert found.profile == want.profile and np.array_equal(found.read(), want.read())
 
 
+@pytest.mark.parametrize(
+    ("task", "arguments", "message"),
+    [
+        ("segmentation", ["segment", "a.png", "-o", "m.jpg"], "m.jpg: expected a name that ends in .png"),
+        ("promptable", ["prompt", "a.png", "-o", "m.jpg"], "m.jpg: expected a name that ends in .png"),
+        ("classification", ["classify", "a.png", "-o", "."], ".: a folder, expected a file for the classes"),
+        ("sharpening", ["fuse", ".", "."], ".: expected a picture, GeoTIFF or .npy; tools/fuse.py takes folders"),
+        ("sharpening", ["fuse", "a.npy", "a.png"], "a.npy: damaged, or no array of numbers in NumPy's format"),
+        ("restoration", ["restore", "b.png"], "b.png: no such image or folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(
+    run, tmp_path: Path, monkeypatch, task: str, arguments: list, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9)).save("a.png")
+    Path("a.npy").write_bytes(b"no array")
+    info = {"scale": 2, "bands": 3, "guide_channels": 1, "peak": 1, "preprocess": {}}
+    ended = run(OfPyTorch(Network(), task=task, **info), *arguments)
+    assert ended.status == 2 and message in ended.err
+
+
 def test_prompts_outside_of_the_picture(tmp_path: Path):
     model = OfPyTorch(Network(), task="promptable", preprocess={"mean": [0], "std": [1], "rgb": True})
     model.inputs = {"boxes": (1, 4, 4), "points": (1, 8, 2)}
