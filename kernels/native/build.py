@@ -20,6 +20,7 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 FLAGS += ("-pthread", "-Wno-psabi")
 ORT_HEADER = "onnxruntime_c_api.h"
+GPU_SOURCES = ("triton_common.py", "selective_scan/triton_forward.py")  # what gpu_kernels.py calls
 # where ONNX Runtime's packages and `make install` put its headers
 _ORT_FOLDERS = ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime", "/opt/homebrew/include/onnxruntime")
 
@@ -49,8 +50,49 @@ def build_ort_library(include: str | Path | None = None, out: str | Path | None 
     """
     folder = ort_include(include)
     library = _build("ort_scan", ("selective_scan.cpp", "ort_op.cpp"), (f"-I{folder}",), (folder / ORT_HEADER,))
-    if out is None:
-        return library
+    return library if out is None else _copied(library, out)
+
+
+def build_ort_cuda_library(include: str | Path | None = None, out: str | Path | None = None) -> Path:
+    """The library of ONNX Runtime's scans on its CUDA provider, for NVIDIA GPUs since Ampere; built without a GPU.
+
+    Arguments as of `build_ort_library`.
+
+    Raises:
+        BuildError: the header, Triton or a C++ compiler is missing, one fails, or the system is not Linux.
+    """
+    if platform.system() != "Linux":
+        raise BuildError(f"ONNX Runtime's scans for CUDA are built on Linux, this is {platform.system()}")
+    folder, kernels = ort_include(include), _gpu_kernels()
+    flags = (f"-I{folder}", f'-DGPU_KERNELS="{kernels}"')
+    library = _build("ort_cuda", ("ort_cuda.cpp",), flags, (folder / ORT_HEADER, kernels), ("-ldl",))
+    return library if out is None else _copied(library, out)
+
+
+def _gpu_kernels() -> Path:
+    """The GPU kernels as C++, compiled if there are none in the cache."""
+    try:
+        import triton
+    except ImportError as error:
+        raise BuildError(f"Triton is needed to compile GPU kernels ({error}): pip install triton") from error
+    key = hashlib.sha256(triton.__version__.encode())
+    for path in (*SOURCE.glob("gpu_*.py"), *(SOURCE.parent / name for name in GPU_SOURCES)):
+        key.update(path.read_bytes())
+    target = cache_folder() / f"gpu_kernels_{key.hexdigest()[:16]}.inc"
+    if not target.is_file():
+        from mamba_vision.kernels.native.gpu_build import ptx_source
+
+        _logger.warning("compiling GPU kernels, once: about half a minute; they are kept in %s", target.parent)
+        try:
+            source = ptx_source()
+        except Exception as error:  # Triton's own errors are of many types
+            raise BuildError(f"Triton could not compile the GPU kernels: {error}") from error
+        with atomic_path(target) as made:
+            made.write_text(source)
+    return target
+
+
+def _copied(library: Path, out: str | Path) -> Path:
     with atomic_path(out) as copy:
         shutil.copy(library, copy)
     return Path(out)
@@ -102,10 +144,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_vision"
 
 
-def _build(name: str, sources: Sequence[str], flags: Sequence[str], depends_on: Sequence[Path] = ()) -> Path:
+def _build(
+    name: str,
+    sources: Sequence[str],
+    flags: Sequence[str],
+    depends_on: Sequence[Path] = (),
+    libraries: Sequence[str] = (),
+) -> Path:
     compiler = find_compiler()
     command = [*compiler, *FLAGS, *flags]
-    key = hashlib.sha256("\0".join([*command, _version(tuple(compiler)), platform.machine()]).encode())
+    key = hashlib.sha256("\0".join([*command, *libraries, _version(tuple(compiler)), platform.machine()]).encode())
     for path in (*sorted(SOURCE.glob("*.[ch]pp")), *depends_on):
         key.update(path.read_bytes())
     suffix = {"Darwin": ".dylib"}.get(platform.system(), ".so")
@@ -116,7 +164,8 @@ def _build(name: str, sources: Sequence[str], flags: Sequence[str], depends_on: 
         with atomic_path(target) as made:
             _logger.warning("compiling the C++ scan, once: some ten seconds; it is kept in %s", target.parent)
             files = [str(SOURCE / source) for source in sources]
-            run = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True, check=False)
+            full = [*command, *files, "-o", str(made), *libraries]
+            run = subprocess.run(full, capture_output=True, text=True, check=False)
             if run.returncode:
                 raise BuildError(f"{shlex.join(command)} failed:\n{run.stderr[-4000:]}")
     except OSError as error:

@@ -9,6 +9,8 @@
 
 #include <atomic>
 #include <exception>
+#include <initializer_list>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -135,11 +137,13 @@ inline void expect(const OrtApi* api, const char* name, const char* attribute, O
 template <class Kernel>
 struct Operator : OrtCustomOp {
     const OrtApi* api;
+    const char* provider;
 
-    explicit Operator(const OrtApi* table) : OrtCustomOp{}, api(table) {
+    explicit Operator(const OrtApi* table, const char* whose = "CPUExecutionProvider")
+        : OrtCustomOp{}, api(table), provider(whose) {
         version = API_VERSION;
         GetName = [](const OrtCustomOp*) { return Kernel::NAME; };
-        GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };
+        GetExecutionProviderType = [](const OrtCustomOp* op) { return static_cast<const Operator*>(op)->provider; };
         GetInputTypeCount = [](const OrtCustomOp*) { return Kernel::INPUTS; };
         GetInputType = [](const OrtCustomOp*, size_t index) { return Kernel::type_of(index); };
         GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
@@ -189,4 +193,33 @@ struct Operator : OrtCustomOp {
     }
 };
 
+// What a library adds to the options of sessions; it lives as long as the library, as sessions go on using it.
+class Domain {
+public:
+    OrtStatus* add_to(OrtSessionOptions* options, const OrtApi* api, std::initializer_list<const OrtCustomOp*> operators) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!made_) {
+            OrtCustomOpDomain* made = nullptr;
+            if (OrtStatus* status = api->CreateCustomOpDomain("mamba_vision", &made)) return status;
+            for (const OrtCustomOp* one : operators)
+                if (OrtStatus* status = api->CustomOpDomain_Add(made, one)) {
+                    api->ReleaseCustomOpDomain(made);
+                    return status;
+                }
+            made_ = made;
+        }
+        return api->AddCustomOpDomain(options, made_);
+    }
+
+private:
+    std::mutex mutex_;
+    OrtCustomOpDomain* made_ = nullptr;
+};
+
 }  // namespace mamba_vision
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif

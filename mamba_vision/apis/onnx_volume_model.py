@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mamba_vision.apis.volume_ensemble import VolumeEnsemble
-from mamba_vision.deploy.model_file import ModelFile
+from mamba_vision.deploy.model_file import ModelFile, providers_of
 from mamba_vision.deploy.scans import check_lowres, lowres_file, scan_settings
 from mamba_vision.models.tasks import VolumeSegmentor
 
@@ -52,7 +52,7 @@ def init_onnx_volume_model(
         ValueError: a damaged file or one of another kind, or a device that the runtime cannot use.
     """
     path = Path(path)
-    model = ModelFile(path, library, providers=_providers(device))
+    model = ModelFile(path, library, providers=providers_of(str(device or "cpu")))
     plan, axes, steps = scan_settings(model)
     segmentor = VolumeSegmentor(OnnxWindows(model), mirror_axes=axes, plan=plan.to_dict())
     segmentor.checkpoint, segmentor.trained_fold, segmentor.built_in_steps = path, None, steps
@@ -66,18 +66,3 @@ def init_onnx_volume_model(
     elif lowres is not None:
         raise ValueError(f"{path}: is no cascade, so that it has no use for {lowres}")
     return segmentor.eval()
-
-
-def _providers(device: str | torch.device | None) -> tuple:
-    kind, _, number = str(device or "cpu").partition(":")
-    if kind == "cpu":
-        return ("CPUExecutionProvider",)
-    import onnxruntime as ort
-
-    found = ort.get_available_providers()
-    if kind != "cuda" or "CUDAExecutionProvider" not in found:
-        raise ValueError(
-            f"device: the installed ONNX Runtime cannot use {str(device)!r}, it has {', '.join(found)}; for a GPU "
-            "install onnxruntime-gpu, or choose cpu"
-        )
-    return (("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mamba_vision.deploy.classify import Classifier
-from mamba_vision.deploy.model_file import ModelFile
+from mamba_vision.deploy.model_file import ModelFile, providers_of
 from mamba_vision.deploy.prompt import PromptSegmentor
 from mamba_vision.deploy.restore import Fuser, Restorer, Sharpener
 from mamba_vision.deploy.scans import ScanSegmentor
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 1 where an input failed."""
     args = _parser().parse_args(arguments)
     try:
-        model = ModelFile(args.model, args.library, args.threads)
+        args.providers = providers_of(args.device)
+        model = ModelFile(args.model, args.library, args.threads, args.providers)
+        if args.device != "cpu" and model.session.get_providers()[0] == "CPUExecutionProvider":
+            raise ValueError(f"device: ONNX Runtime could not start CUDA for {args.device!r}; its own log says why")
         return args.run(model, args)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("inputs", type=Path, nargs=inputs, metavar="INPUT")
         command.add_argument("-o", "--out", type=Path, help="a file, or a folder for several results")
         command.add_argument("--library", type=Path, help="our operators for ONNX Runtime: faster scans")
+        command.add_argument("--device", default="cpu", help="cpu (default), or cuda, cuda:1 with onnxruntime-gpu")
         command.add_argument("--threads", type=int, help="of the runtime; default: one a core")
         command.set_defaults(run=run)
         return command
@@ -116,7 +120,8 @@ def _segment_scans(model: ModelFile, args: argparse.Namespace) -> int:
     from mamba_vision.volumes.volume import PICTURE_ENDINGS
 
     memory = None if args.max_memory is None else parse_size(args.max_memory)
-    segmentor = ScanSegmentor(model, args.lowres, library=args.library, threads=args.threads)
+    runtime = dict(library=args.library, threads=args.threads, providers=args.providers)
+    segmentor = ScanSegmentor(model, args.lowres, **runtime)
     named = args.out is not None and args.out.name.lower().endswith((".nii", ".nii.gz", *PICTURE_ENDINGS))
     paths, channels = ((), args.inputs) if args.channels else (args.inputs, ())
     scans = collect_scans(paths, channels=channels, out=None if named else args.out)

@@ -17,10 +17,10 @@ class ModelFile:
 
     Args:
         path: `.onnx`, as tools/export_onnx.py writes it.
-        library: our library of operators for ONNX Runtime, which makes scans several times faster; None: the standard
-            operators, with the same results.
+        library: our library of operators for ONNX Runtime, which makes scans several times faster, the one for the
+            first provider; None: the standard operators, with the same results.
         threads: of the runtime; None: as many as there are cores.
-        providers: of ONNX Runtime, in order of preference.
+        providers: of ONNX Runtime, in order of preference; `providers_of` names those of a device.
 
     Attributes:
         path: the file.
@@ -37,7 +37,7 @@ class ModelFile:
         path: str | Path,
         library: str | Path | None = None,
         threads: int | None = None,
-        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        providers: tuple[str | tuple[str, dict], ...] = ("CPUExecutionProvider",),
     ) -> None:
         import onnxruntime as ort
 
@@ -64,7 +64,11 @@ class ModelFile:
         try:
             self.session = ort.InferenceSession(content, options, providers=list(providers))
         except Exception as error:  # ONNX Runtime has a type of its own for each kind
-            raise ModelFileError(f"{self.path}: ONNX Runtime refuses it ({_line(error)})") from error
+            what = f"{self.path}: ONNX Runtime refuses it ({_line(error)})"
+            if library is not None and "Could not find an implementation" in str(error):
+                first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+                what += f"; {library} is made for another provider than {first}"
+            raise ModelFileError(what) from error
         self.info = read_info(self.path, self.session.get_modelmeta().custom_metadata_map)
         self.inputs = {one.name: tuple(one.shape) for one in self.session.get_inputs()}
         axes = 5 if self.task == "volume_segmentation" else 4
@@ -108,6 +112,28 @@ class ModelFile:
         except Exception as error:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ValueError(f"{self.path}: the model cannot take {shapes} ({_line(error)})") from error
+
+
+def providers_of(device: str) -> tuple[str | tuple[str, dict], ...]:
+    """ONNX Runtime's providers for 'cpu', 'cuda' or 'cuda:1'.
+
+    Raises:
+        ValueError: the installed ONNX Runtime cannot use that device.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return ("CPUExecutionProvider",)
+    import onnxruntime as ort
+
+    found = ort.get_available_providers()
+    if kind != "cuda" or "CUDAExecutionProvider" not in found or not (number or "0").isdigit():
+        raise ValueError(
+            f"device: the installed ONNX Runtime cannot use {device!r}, it has {', '.join(found)}; for a GPU install "
+            "onnxruntime-gpu, or choose cpu"
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's libraries from NVIDIA's Python packages, if they are installed
+    return (("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider")
 
 
 def _line(error: Exception) -> str:
