@@ -179,7 +179,8 @@ class VisionMambaLayer(nn.Module):
             tokens = x.to(self.norm.weight.dtype).flatten(2).transpose(1, 2)
             tokens = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
             tokens = self.proj(self.norm(tokens))
-        return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        # contiguous: on CPUs PyTorch's group norm loses digits on batches with channels last (1e-5 behind 64^3 voxels)
+        return tokens.transpose(1, 2).unflatten(2, x.shape[2:]).contiguous()
 
 
 class ResMambaBlock(nn.Module):
