@@ -1,6 +1,6 @@
 """Milliseconds of exported models in ONNX Runtime on a GPU, against the CPU; needs onnxruntime-gpu and NumPy alone.
 
-python benchmarks/onnx_cuda.py vim_tiny.onnx vmamba_tiny.onnx --size 224 224
+python benchmarks/onnx_cuda.py vim_tiny.onnx vmamba_tiny.onnx --size 224 224 --library mamba_vision_cuda.so
 """
 
 import argparse
@@ -17,6 +17,10 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--size", type=int, nargs="+", help="spatial size; default: that of the file")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--library", type=Path, help="our operators for CUDA; default: the standard ones")
+    parser.add_argument(
+        "--tf32", action="store_true", help="products with ten bits of a fraction, the provider's default"
+    )
     parser.add_argument("--seconds", type=float, default=4, help="for each model and provider")
     args = parser.parse_args()
 
@@ -30,7 +34,12 @@ def main() -> None:
         for provider in ("CUDAExecutionProvider", "CPUExecutionProvider"):
             options = ort.SessionOptions()
             options.log_severity_level = 3
-            session = ort.InferenceSession(str(path), options, providers=[provider])
+            settings = {}
+            if provider == "CUDAExecutionProvider":
+                settings = {"use_tf32": str(int(args.tf32))}
+                if args.library is not None:
+                    options.register_custom_ops_library(str(args.library.resolve()))
+            session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
             if session.get_providers()[0] != provider:
                 print(f"{path}: {provider} cannot be used here")
                 continue
