@@ -18,9 +18,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", help="spatial size; default: that of the file")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--library", type=Path, help="our operators for CUDA; default: the standard ones")
-    parser.add_argument(
-        "--tf32", action="store_true", help="as the provider does by default"
-    )
+    parser.add_argument("--tf32", action="store_true", help="as the provider does by default")
     parser.add_argument("--seconds", type=float, default=4, help="for each model and provider")
     args = parser.parse_args()
 
