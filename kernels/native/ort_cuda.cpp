@@ -24,14 +24,14 @@ struct Kernel {
 
 #include GPU_KERNELS  // KERNELS, made by gpu_build.py
 
-// ---- driver ----------------------------------------------------------------------------------------------------------
+// ---- driver ---------------------------------------------------------------------------------------------------------
 using Code = void*;
 
 struct Driver {
     int (*library_load)(void** library, const void* code, void*, void**, unsigned, void*, void**, unsigned) = nullptr;
     int (*library_kernel)(Code* kernel, void* library, const char* name) = nullptr;
-    int (*launch)(Code, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void* stream, void** parameters,
-                  void** extra) = nullptr;
+    int (*launch)(Code, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void* stream,
+                  void** parameters, void** extra) = nullptr;
     int (*set_words)(uint64_t address, unsigned value, size_t count, void* stream) = nullptr;
     int (*current_device)(int* device) = nullptr;
     int (*attribute)(int* value, int which, int device) = nullptr;
@@ -60,7 +60,8 @@ private:
     template <class Function>
     static void find(void* handle, const char* name, Function& function) {
         function = reinterpret_cast<Function>(dlsym(handle, name));
-        if (!function) throw std::runtime_error(std::string("NVIDIA's driver has no ") + name + ": one of CUDA 12 or newer is needed");
+        if (!function)
+            throw std::runtime_error(std::string("NVIDIA's driver is older than CUDA 12: it has no ") + name);
     }
 };
 
@@ -85,14 +86,15 @@ const Loaded& loaded(const std::string& name) {
         if (name != kernel.name) continue;
         void* library = nullptr;
         Code code = nullptr;
-        driver().check(driver().library_load(&library, kernel.ptx, nullptr, nullptr, 0, nullptr, nullptr, 0), kernel.name);
-        driver().check(driver().library_kernel(&code, library, kernel.entry), kernel.name);
+        const Driver& cuda = driver();
+        cuda.check(cuda.library_load(&library, kernel.ptx, nullptr, nullptr, 0, nullptr, nullptr, 0), kernel.name);
+        cuda.check(cuda.library_kernel(&code, library, kernel.entry), kernel.name);
         return known[name] = {&kernel, code};
     }
     throw std::logic_error("no kernel " + name);
 }
 
-// ---- what a run of an operator has -------------------------------------------------------------------------------------
+// ---- what a run of an operator has ----------------------------------------------------------------------------------
 void accept(const OrtApi* api, OrtStatus* status) {
     if (!status) return;
     const std::string message = api->GetErrorMessage(status);
@@ -100,8 +102,8 @@ void accept(const OrtApi* api, OrtStatus* status) {
     throw std::runtime_error(message);
 }
 
-// Memory for one run, from the provider's pool. It goes back when the launches are made: what the pool gives out again is
-// used behind them in the same stream.
+// Memory for one run, from the provider's pool. It goes back when the launches are made: what the pool gives out again
+// is used behind them in the same stream.
 class Run {
 public:
     Run(const OrtApi* api, OrtKernelContext* context) : api_(api) {
@@ -123,14 +125,16 @@ public:
     template <class Value>
     Value* take(int64_t count) {
         void* data = nullptr;
-        accept(api_, api_->AllocatorAlloc(allocator_, static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(Value), &data));
+        const size_t bytes = static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(Value);
+        accept(api_, api_->AllocatorAlloc(allocator_, bytes, &data));
         taken_.push_back(data);
         return static_cast<Value*>(data);
     }
 
     const float* zeros(int64_t count) {
         float* data = take<float>(count);
-        driver().check(driver().set_words(reinterpret_cast<uint64_t>(data), 0, static_cast<size_t>(count), stream_), "zeros");
+        const int error = driver().set_words(reinterpret_cast<uint64_t>(data), 0, static_cast<size_t>(count), stream_);
+        driver().check(error, "zeros");
         return data;
     }
 
@@ -142,9 +146,10 @@ public:
         std::vector<void*> all = {static_cast<void*>(&arguments)...};
         all.resize(static_cast<size_t>(found.kernel->parameters), const_cast<void**>(&nothing));
         if (programs > INT32_MAX) throw std::invalid_argument(name + ": the input is too large");
-        driver().check(driver().launch(found.code, static_cast<unsigned>(programs), 1, 1, static_cast<unsigned>(found.kernel->threads), 1,
-                                       1, static_cast<unsigned>(found.kernel->shared), stream_, all.data(), nullptr),
-                       name.c_str());
+        const unsigned grid = static_cast<unsigned>(programs), threads = static_cast<unsigned>(found.kernel->threads);
+        const unsigned shared = static_cast<unsigned>(found.kernel->shared);
+        const int error = driver().launch(found.code, grid, 1, 1, threads, 1, 1, shared, stream_, all.data(), nullptr);
+        driver().check(error, name.c_str());
     }
 
 private:
@@ -154,8 +159,9 @@ private:
     std::vector<void*> taken_;
 };
 
-// ---- scans -----------------------------------------------------------------------------------------------------------
-constexpr int64_t CHANNELS = 32, PACKED_STEPS = 64, TILE_TOKENS = 64, VALUES = 1024;  // of programs, as in gpu_kernels.py
+// ---- scans ----------------------------------------------------------------------------------------------------------
+// of programs, as in gpu_kernels.py
+constexpr int64_t CHANNELS = 32, PACKED_STEPS = 64, TILE_TOKENS = 64, VALUES = 1024;
 
 int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -194,7 +200,8 @@ void run_scan(Run& run, const GroupedScan& scan) {
     const int64_t bk = scan.batch * scan.groups, ctiles = parts(scan.channels, CHANNELS);
     if (!bk || !scan.length || !scan.channels) return;
     if (scan.state < 1 || scan.state > 64)
-        throw std::invalid_argument("a state of " + std::to_string(scan.state) + ", expected 1 to 64: run this model without the library");
+        throw std::invalid_argument("a state of " + std::to_string(scan.state) +
+                                    ", expected 1 to 64: run this model without the library");
     const int NP = scan.state == 1 ? 1 : scan.state <= 16 ? 16 : 64;
     const int64_t chunk = chunk_steps(ctiles * bk, scan.length, NP == 1), chunks = parts(scan.length, chunk);
     const int64_t padded = parts(scan.length, 128) * 128, tiles = padded / PACKED_STEPS;
@@ -207,16 +214,17 @@ void run_scan(Run& run, const GroupedScan& scan) {
 
     float* At = run.take<float>(scan.groups * NP * scan.channels);
     float* packed = run.take<float>(bk * padded * 2 * NP);
-    run.launch("pack " + size + " " + with_order, tiles * bk + scan.groups * parts(scan.channels, 128), scan.A, scan.B, scan.C,
-               At, packed, scan.order, length, rows, channels, scan.order_batch, scan.b_batch, scan.b_group, scan.b_row,
-               narrow(tiles), narrow(bk), K, N);
+    run.launch("pack " + size + " " + with_order, tiles * bk + scan.groups * parts(scan.channels, 128), scan.A, scan.B,
+               scan.C, At, packed, scan.order, length, rows, channels, scan.order_batch, scan.b_batch, scan.b_group,
+               scan.b_row, narrow(tiles), narrow(bk), K, N);
     float *ends = nullptr, *decays = nullptr, *entering = nullptr;
     const auto pass = [&](int phase) {
         const std::string z = scan.z && phase != 1 ? "1" : "0";
-        const std::string name = "scan " + size + " " + std::to_string(phase) + " " + z + " " + (scan.softplus ? "1 " : "0 ");
-        run.launch(name + with_order, ctiles * chunks * bk, scan.u, scan.delta, scan.z, scan.y, D, bias, packed, At, ends,
-                   decays, entering, scan.order, length, rows, channels, n_ctiles, n_chunks, steps, scan.order_batch,
-                   scan.u_batch, scan.u_group, scan.y_batch, scan.y_group, scan.row, K, N);
+        const std::string name = "scan " + size + " " + std::to_string(phase) + " " + z;
+        run.launch(name + (scan.softplus ? " 1 " : " 0 ") + with_order, ctiles * chunks * bk, scan.u, scan.delta,
+                   scan.z, scan.y, D, bias, packed, At, ends, decays, entering, scan.order, length, rows, channels,
+                   n_ctiles, n_chunks, steps, scan.order_batch, scan.u_batch, scan.u_group, scan.y_batch, scan.y_group,
+                   scan.row, K, N);
     };
     if (chunks == 1) return pass(0);
     ends = run.take<float>(bk * chunks * NP * scan.channels);
@@ -230,13 +238,15 @@ void run_scan(Run& run, const GroupedScan& scan) {
 struct Cuda {
     static OrtStatus* run(const OrtApi* api, OrtKernelContext* context, Scan& scan, const char*) {
         if (scan.constant_B || scan.constant_C)
-            throw std::invalid_argument("B or C is constant, expected one for each step: run this model without the library");
+            throw std::invalid_argument(
+                "B or C is constant, expected one for each step: run this model without the library");
         Run run(api, context);
         GroupedScan grouped{};
         grouped.batch = scan.batch, grouped.groups = scan.groups, grouped.channels = scan.channels / scan.groups;
         grouped.length = scan.length, grouped.state = scan.state, grouped.softplus = scan.delta_softplus != 0;
         grouped.u = scan.u.data, grouped.delta = scan.delta.data, grouped.z = scan.z.data;
-        grouped.A = scan.A, grouped.B = scan.B.data, grouped.C = scan.C.data, grouped.D = scan.D, grouped.bias = scan.delta_bias;
+        grouped.A = scan.A, grouped.B = scan.B.data, grouped.C = scan.C.data;
+        grouped.D = scan.D, grouped.bias = scan.delta_bias;
         grouped.y = static_cast<float*>(scan.out.data);
         grouped.u_batch = grouped.y_batch = scan.u.batch, grouped.u_group = grouped.y_group = grouped.channels;
         grouped.row = scan.u.step;
@@ -255,8 +265,8 @@ struct Cuda {
         run.launch("token_numbers", parts(numbers, VALUES), scan.order, order, numbers, tokens);
         float* delta = run.take<float>(bk * size);
         const int64_t ttiles = parts(scan.tokens, TILE_TOKENS), ctiles = parts(scan.channels, CHANNELS);
-        run.launch("step_sizes", ctiles * ttiles * bk, scan.dt, scan.dt_weight, delta, tokens, channels, narrow(scan.rank),
-                   narrow(ttiles), narrow(ctiles), K);
+        run.launch("step_sizes", ctiles * ttiles * bk, scan.dt, scan.dt_weight, delta, tokens, channels,
+                   narrow(scan.rank), narrow(ttiles), narrow(ctiles), K);
 
         GroupedScan grouped{};
         grouped.batch = scan.batch, grouped.groups = scan.orders, grouped.channels = scan.channels;
@@ -266,7 +276,8 @@ struct Cuda {
         grouped.order = order, grouped.order_batch = scan.own_orders ? scan.orders * scan.tokens : 0;
         grouped.u_batch = size, grouped.u_group = 0;
         grouped.y_batch = scan.orders * size, grouped.y_group = size, grouped.row = scan.channels;
-        grouped.b_row = scan.orders * scan.state, grouped.b_batch = scan.tokens * grouped.b_row, grouped.b_group = scan.state;
+        grouped.b_row = scan.orders * scan.state, grouped.b_batch = scan.tokens * grouped.b_row;
+        grouped.b_group = scan.state;
         run_scan(run, grouped);
         const int64_t tiles = parts(size, VALUES);
         run.launch("add_orders", tiles * scan.batch, grouped.y, scan.out, size, narrow(tiles), K);
