@@ -103,6 +103,19 @@ def test_sums_by_place_stay_in_float32() -> None:
     assert session.run(None, {"x": x, "at": at})[0].tolist() == [[57, 15, 18]] * 2
 
 
+def test_squares_do_not_overflow_half_precision() -> None:
+    """A root mean square norm of values of a thousand, whose squares are beyond 65504."""
+    text = """<ir_version: 10, opset_import: ["" : 20]> norm (float[2, 3] x) => (float[2, 3] y)
+        <float[3, 3] weight = {1, 0, 0, 0, 1, 0, 0, 0, 1}, float two = {2}, float eps = {0.00001}, int64[1] at = {1},
+         float[2, 3] p, float[2, 3] s, float[2, 1] m, float[2, 1] e, float[2, 1] r, float[2, 1] i>
+        { p = MatMul(x, weight)  s = Pow(p, two)  m = ReduceMean(s, at)  [plus] e = Add(m, eps)  r = Sqrt(e)
+          i = Reciprocal(r)  y = Mul(p, i) }"""
+    session = ort.InferenceSession(lower(onnx.parser.parse_model(text), "fp16").SerializeToString())
+    x = np.float32([[1000, 2000, -1000], [0.1, 0.2, -0.1]])
+    found = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, x / np.sqrt((x**2).mean(1, keepdims=True)), rtol=2e-3)
+
+
 def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = onnx_check.torch_result
     monkeypatch.setattr(onnx_check, "torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
