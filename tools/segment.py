@@ -100,7 +100,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     prompts.add_argument("--prompts", type=Path, metavar="FILE",
                          help='of many pictures, JSON: {"a.png": {"boxes": [[x0, y0, x1, y1]], "points": '
                               "[[x, y, label]]}, ...}")  # fmt: skip
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # options may stand between the model and its scans
     args.for_scans = [name for name, value in vars(args).items()
                       if name not in FOR_PICTURES and value != parser.get_default(name)]  # fmt: skip
     if args.onnx is not None:
