@@ -85,6 +85,7 @@ def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
     """ONNX Runtime's, on the CPU; ExportError if it refuses the graph."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    options.enable_cpu_mem_arena = False  # it would keep what a run takes, for volumes several gigabytes
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
