@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data.utils import compute_importance_map
+from PIL import Image
 from segmentation_case import LABELS, expected_mask, make_scan, make_work_dir
 from without_torch import deploy
 
 from mamba_vision.apis import export_onnx, inference_volume, init_volume_model
 from mamba_vision.apis.sliding_window import _starts
-from mamba_vision.deploy import ScanSegmentor
+from mamba_vision.deploy import ModelFile, ScanSegmentor, command
 from mamba_vision.deploy.windows import gaussian, sliding_window, starts
 from mamba_vision.utils.paths import project_folder
 
@@ -66,6 +67,38 @@ def test_the_same_mask_as_with_pytorch(work: Path, tmp_path: Path) -> None:
     for value in np.unique(mask):
         one, two = mask == value, expected.mask == value
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) >= 0.999
+
+
+def test_pictures_that_were_planned_like_scans(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Of nnU-Net's layout imagesTs; masks are pictures of the same kind, cases of one name keep apart."""
+    work = make_work_dir(tmp_path / "work", patch=(1, 16, 16))
+    plan = json.loads((work / "plan.json").read_text()) | {"axes": [2, 1, 0], "spacing": [999, 1, 1]}
+    plan["network"] |= {"spatial_dims": 2}
+
+    class Nearest(ModelFile):
+        """The convolution of the work folder."""
+
+        def __init__(self, *_) -> None:
+            self.path, self.inputs = work, {"image": (None, 1, 1, None, None)}
+            self.info = {"task": "volume_segmentation", "plan": plan, "mirror_axes": [1, 2]}
+
+        def __call__(self, x: np.ndarray) -> np.ndarray:
+            return np.concatenate([2 * k * x - k * k for k in range(len(LABELS))], axis=1)
+
+    monkeypatch.setattr(command, "ModelFile", Nearest)
+    levels = np.random.default_rng(0).integers(0, 3, (20, 27), dtype=np.uint8)
+    for folder in ("one/imagesTs", "one/imagesTr", "two"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(levels).save(tmp_path / folder / "a b_0000.png")
+    out = tmp_path / "masks"
+    arguments = ["segment", "model.onnx", *(str(tmp_path / name) for name in ("one", "two")), "-o", str(out)]
+    assert command.main(arguments) == 0, capsys.readouterr().err
+    assert sorted(file.name for file in out.iterdir()) == ["imagesTs_a b.png", "two_a b.png"]
+    for file in out.iterdir():
+        assert np.array_equal(np.asarray(Image.open(file)), np.array([0, 1, 4])[levels])
+    assert f"white {(levels == 2).sum()} pixels" in capsys.readouterr().out
+    assert command.main([*arguments, "-o", str(out / "mask.png")]) == 2
+    assert "found 2 scans, expected a folder" in capsys.readouterr().err
 
 
 def test_scans_that_do_not_fit(work: Path, tmp_path: Path) -> None:
@@ -227,7 +260,7 @@ def test_logits_beyond_the_memory(tmp_path: Path) -> None:
     code = """
 import re, resource, sys
 import scipy.ndimage, nibabel, mamba_vision.volumes, mamba_vision.volumes.preprocess, mamba_vision.volumes.restore
-from mamba_vision.deploy import ScanSegmentor
+from mamba_vision.deploy import ModelFile, ScanSegmentor, command
 segmentor = ScanSegmentor("m.onnx", threads=1)
 taken = 1024 * int(re.search(r"VmData:\\s*(\\d+)", open("/proc/self/status").read())[1])
 resource.setrlimit(resource.RLIMIT_DATA, (taken + 2**27,) * 2)
