@@ -1,5 +1,6 @@
 """Restoration data: files in and out, degradations against their definitions, layouts, pipelines, errors."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_color_profiles_are_kept_where_they_fit(tmp_path: Path, suffix: str, bit
     Image.new("CMYK", (20, 10), (0, 200, 90, 10)).save(tmp_path / "cmyk.jpg", icc_profile=cmyk)
     write_picture(path, replace(read_picture(tmp_path / "cmyk.jpg"), bits=bits))
     assert read_picture(path).profile is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_opencv_pictures_have_8_bits(tmp_path: Path, monkeypatch, suffix: str, channels: int) -> None:
+    pictures = {bits: Picture(np.full((4, 5, channels), 0.2, np.float32), bits=bits) for bits in (8, 16)}
+    for bits, picture in pictures.items():
+        write_picture(tmp_path / f"{bits}{suffix}", picture)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert np.allclose(read_picture(tmp_path / f"8{suffix}").color, 0.2)
+    for work in (read_picture, lambda file: write_picture(file, pictures[16])):
+        with pytest.raises(ValueError, match=r"16\.\w+: .*16 bits a channel, which need OpenCV: pip install"):
+            work(tmp_path / f"16{suffix}")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
