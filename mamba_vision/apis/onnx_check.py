@@ -130,15 +130,16 @@ def check(found: Exportable, sessions: Sequence[ort.InferenceSession], how: How)
     return record
 
 
-def explain(found: Exportable, hows: Sequence[How], checks: Sequence[dict[str, Any]]) -> str:
-    """What to say of checks that failed: how far off, and whether rounding is to blame, and by what."""
+def explain(found: Exportable, hows: Sequence[How], checks: Sequence[dict[str, Any]]) -> tuple[str, bool]:
+    """What to say of checks that failed: how far off, and by what; and whether rounding is to blame."""
     worst = max(range(len(checks)), key=lambda number: _or_infinite(checks[number]["fp32_error"]))
     text = (
         f"ONNX Runtime and PyTorch differ by {checks[worst]['fp32_error']:.2g} of the largest output, more than "
         f"{TOLERANCE:g}, at {checks[worst]['beyond']:.2g} of the values"
     )
     rounding = _rounding(found, example_arrays(found, *hows[worst]))
-    if rounding is not None and rounding > TOLERANCE / 4:
+    to_blame = rounding is not None and rounding > TOLERANCE / 4
+    if to_blame:
         text += f"; PyTorch itself differs by {rounding:.2g} between single and double precision, as "
         if any(hasattr(module, "stable_sort") for module in found.module.modules()):
             text += (
@@ -148,7 +149,7 @@ def explain(found: Exportable, hows: Sequence[How], checks: Sequence[dict[str, A
         else:
             text += "these weights amplify rounding"
         text += "; --keep writes the file all the same"
-    return text
+    return text, to_blame
 
 
 def failed(checks: Sequence[dict[str, Any]]) -> bool:

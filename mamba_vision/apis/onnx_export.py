@@ -131,12 +131,12 @@ def export_onnx(
     attempts, notes = _attempts(found, size, dynamic)
     for number, free in enumerate(attempts):
         try:
-            may_differ = keep and number + 1 == len(attempts)
-            graph, checks, note = _checked_graph(found, size, free, opset, precision, say, verify, may_differ)
+            last = number + 1 == len(attempts)
+            graph, checks, note = _checked_graph(found, size, free, opset, precision, say, verify, keep, last)
             notes += [note] * bool(note)
             break
         except ExportError as error:
-            if number + 1 == len(attempts):
+            if last:
                 raise
             notes.append(f"size fixed to {_by(size)}: {error}")
             say(notes[-1])
@@ -193,7 +193,7 @@ def _attempts(
 
 def _checked_graph(
     found: Exportable, size: tuple[int, ...], free: tuple[str, ...], opset: int, precision: str,
-    say: Callable[[str], None], thorough: bool, may_differ: bool,
+    say: Callable[[str], None], thorough: bool, keep: bool, last: bool,
 ) -> tuple[onnx.ModelProto, tuple[dict[str, Any], ...], str]:  # fmt: skip
     """The graph in its precision, the checks that it passed, and a note if it is kept although it did not.
 
@@ -213,8 +213,8 @@ def _checked_graph(
     checks = tuple(check(found, sessions, how) for how in hows)
     if not failed(checks):
         return graph, checks, ""
-    difference = explain(found, hows, checks)
-    if not may_differ:
+    difference, rounding = explain(found, hows, checks)
+    if not (keep and (last or rounding)):  # no other size would round otherwise
         raise ExportError(difference)
     return graph, checks, f"kept all the same: {difference}"
 

@@ -130,11 +130,12 @@ def test_a_failed_check_names_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_check, "_rounding", lambda found, arrays: 2e-4)
     found, hows = exportable(Scans()), [(1, (12, 10), 0)]
     checks = [{"fp32_error": 3e-4, "beyond": 0.001}]
-    plain = onnx_check.explain(found, hows, checks)
+    plain, to_blame = onnx_check.explain(found, hows, checks)
+    assert to_blame
     assert "differ by 0.0003 of the largest output, more than 0.0001, at 0.001 of the values" in plain
     assert "by 0.0002 between single and double precision, as these weights amplify rounding" in plain
     found.module.model.stable_sort = True
-    assert "sorts pixels by their likeliest class" in onnx_check.explain(found, hows, checks)
+    assert "sorts pixels by their likeliest class" in onnx_check.explain(found, hows, checks)[0]
 
 
 def test_verified_at_three_sizes_and_kept_if_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +152,9 @@ def test_verified_at_three_sizes_and_kept_if_wanted(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(onnx_check, "torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
     report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", dynamic=["batch"], keep=True)
     assert report.notes[-1].startswith("kept all the same: ONNX Runtime and PyTorch differ by 0.001")
+    monkeypatch.setattr(onnx_check, "_rounding", lambda found, arrays: 2e-4)  # then a fixed size is no better
+    report = export_onnx(exportable(Scans()), None, tmp_path / "m.onnx", keep=True)
+    assert report.free == ("batch", "height", "width") and "amplify rounding" in report.notes[-1]
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(ValueError, match=r"plan.json: something else has the name of the model's description"):
         export_onnx(exportable(Scans()), None, tmp_path / "plan.onnx")
