@@ -83,6 +83,7 @@ def main() -> None:
     store = json.loads(args.store.read_text()) if args.store.is_file() else {"machine": "", "models": {}}
     if args.machine:
         store["machine"] = args.machine
+        write_json(args.store, store)
     if args.render:
         write_text(args.page, page(store))
         return
