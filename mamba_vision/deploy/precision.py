@@ -22,6 +22,7 @@ _FLOAT32_OPERATORS = (
     "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Exp", "Softplus", "Softmax", "Pow",
     "Sqrt", "Reciprocal", "Range", "Resize", "CumSum", "TopK", "Einsum", "NonZero", "ScatterElements", "ScatterND",
 )  # fmt: skip
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 def lower(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
@@ -55,7 +56,10 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _between(graph: onnx.GraphProto, kept: Collection[str]) -> list[str]:
-    """Names of the nodes with float32 operators on all sides, as the sum with epsilon in a root mean square."""
+    """Names of the nodes with float32 operators on all sides, as the sum with epsilon in a root mean square.
+
+    Not products: their weights are what half precision is for.
+    """
     makers = {name: node.op_type for node in graph.node for name in node.output}
     users: dict[str, list[str]] = {}
     for node in graph.node:
@@ -65,6 +69,7 @@ def _between(graph: onnx.GraphProto, kept: Collection[str]) -> list[str]:
         node.name
         for node in graph.node
         if node.name
+        and node.op_type not in _PRODUCTS
         and (before := [makers[name] for name in node.input if name in makers])
         and kept.issuperset(before)
         and (behind := [kind for name in node.output for kind in users.get(name, [])])

@@ -116,6 +116,15 @@ def test_squares_do_not_overflow_half_precision() -> None:
     np.testing.assert_allclose(found, x / np.sqrt((x**2).mean(1, keepdims=True)), rtol=2e-3)
 
 
+def test_products_between_float32_operators_have_half_the_weights() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]> products (float[2, 3] x) => (float[2, 3] y)
+        <float[3, 3] weight = {1, 0, 0, 0, 1, 0, 0, 0, 1}, float[2, 3] a, float[2, 3] p>
+        { a = Softmax(x)  [product] p = MatMul(a, weight)  y = Exp(p) }"""
+    model = lower(onnx.parser.parse_model(text), "fp16")
+    assert [tensor.data_type for tensor in model.graph.initializer] == [onnx.TensorProto.FLOAT16]
+    ort.InferenceSession(model.SerializeToString())
+
+
 def test_a_difference_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = onnx_check.torch_result
     monkeypatch.setattr(onnx_check, "torch_result", lambda found, arrays: 1.001 * honest(found, arrays))
